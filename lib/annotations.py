@@ -1,0 +1,247 @@
+"""The official lists of real data sets, read into records.
+
+No video is opened here. A reader returns `Lists`; a missing folder or file
+gives an error that says what was looked for, where, and how to get it.
+"""
+
+import csv
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+UT_CLASSES = ("hand-shake", "hug", "kick", "point", "punch", "push")
+# The clips begin about so many frames before the action and end as many
+# after it (the sheet's `extra_frames_vs_label` is the sum).
+UT_MARGIN = 14
+UT_ACTORS = {"0": "left", "1": "right", "-1": "both"}
+HOW_UCF101 = (
+    "Get UCF101 (the videos, and the train/test splits for action "
+    "recognition) from its home page at crcv.ucf.edu, unpack both into one "
+    "folder and name that folder by data_root or DATA_ROOT."
+)
+HOW_UT = (
+    "Get the segmented clips of UT-Interaction, sets 1 and 2, lay them out "
+    "as ut_interaction/clips_set1/<index>_<sequence>_<label>.avi in one "
+    "folder and name that folder by data_root or DATA_ROOT."
+)
+
+
+class Record(NamedTuple):
+    """One video of a list.
+
+    group: videos of one group share actors or scene, and so never lie in
+        different splits. spans: the frames [start, end) that the actions
+        fill, None where nobody marked them. main_actor: the side of the
+        acting person, "left", "right" or "both".
+    """
+
+    path: Path
+    label: int
+    name: str
+    group: str
+    spans: tuple[tuple[int, int], ...] | None = None
+    main_actor: str | None = None
+
+
+class Lists(NamedTuple):
+    """A data set's official training and test list, and its classes."""
+
+    train: list[Record]
+    test: list[Record]
+    classes: list[str]
+
+    def restrict(self, classes: Sequence[str]) -> "Lists":
+        """Only the videos of `classes`; labels count in their order."""
+        unknown = [name for name in classes if name not in self.classes]
+        if unknown or not classes:
+            raise ValueError(
+                f"no classes {unknown or classes}: choose from {self.classes}"
+            )
+        labels = {self.classes.index(n): i for i, n in enumerate(classes)}
+        train, test = (
+            [r._replace(label=labels[r.label]) for r in part
+             if r.label in labels]
+            for part in (self.train, self.test)
+        )  # fmt: skip
+        return Lists(train, test, list(classes))
+
+
+def _require(path: Path, what: str, how: str) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{what} not found: {path}. {how}")
+    return path
+
+
+def ucf101(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
+    """Read UCF101's split "1", "2" or "3".
+
+    `root` holds `UCF-101/<class>/v_..._gXX_cYY.avi` and the lists in
+    `ucfTrainTestlist/` (or in `annotations/ucf101_splits/`); the videos may
+    lack with `lists_only`. The class is the folder's name: the file's
+    prefix differs in HandstandPushups/v_HandStandPushups_... . The group is
+    gXX over all classes, as the official splits cut it.
+    """
+    root, split = Path(root), str(split)
+    if split not in ("1", "2", "3"):
+        raise ValueError(f"UCF101 has the splits '1', '2', '3', not {split!r}")
+    folder = root / "ucfTrainTestlist"
+    other = root / "annotations" / "ucf101_splits"
+    if other.is_dir() and not folder.is_dir():
+        folder = other
+    _require(folder, "UCF101's lists", HOW_UCF101)
+    if not lists_only:
+        _require(root / "UCF-101", "UCF101's videos", HOW_UCF101)
+    labels = {}
+    for _, line in _lines(folder / "classInd.txt"):
+        number, name = line.split(maxsplit=1)
+        labels[name] = int(number) - 1
+    classes = sorted(labels, key=labels.get)
+    train, test = (
+        _ucf101_list(root / "UCF-101", folder / f"{part}0{split}.txt", labels)
+        for part in ("trainlist", "testlist")
+    )
+    return Lists(train, test, classes)
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The numbered lines of a list file, without the empty ones."""
+    _require(path, "a list of UCF101", HOW_UCF101)
+    numbered = enumerate(path.read_text().splitlines(), start=1)
+    return [(number, line) for number, line in numbered if line.strip()]
+
+
+def _ucf101_list(
+    videos: Path, path: Path, labels: dict[str, int]
+) -> list[Record]:
+    records = []
+    for number, line in _lines(path):
+        file, *given = line.split()
+        match = re.fullmatch(r"([^/]+)/(v_.+_(g\d+)_c\d+)\.\w+", file)
+        if match is None or match[1] not in labels:
+            raise ValueError(
+                f"{path}:{number}: {file!r} is not <class>/v_..._gXX_cYY.avi "
+                "with a class of classInd.txt"
+            )
+        label = labels[match[1]]
+        if given and int(given[0]) != label + 1:
+            raise ValueError(
+                f"{path}:{number}: {file} has the label {given[0]}, its "
+                f"folder is class {label + 1}"
+            )
+        records.append(Record(videos / file, label, match[2], match[3]))
+    return records
+
+
+def ut_interaction(root: str | Path, split: str = "1") -> Lists:
+    """Read UT-Interaction's clips in `root/ut_interaction`.
+
+    Split "1" (or "set1") trains on set 1 and tests on set 2, "2" the
+    reverse. The group is the sequence with its set. Where
+    `ut_clips_derived.csv` is there, records have `main_actor` and `spans`.
+    """
+    split = str(split).removeprefix("set")
+    if split not in ("1", "2"):
+        raise ValueError(
+            f"UT-Interaction has the splits '1' and '2', not {split!r}"
+        )
+    root = _require(Path(root) / "ut_interaction", "UT-Interaction", HOW_UT)
+    sheet = _ut_sheet(root / "ut_clips_derived.csv")
+    parts = {part: _ut_clips(root, part, sheet) for part in ("1", "2")}
+    train, test = parts.pop(split), *parts.values()
+    return Lists(train, test, list(UT_CLASSES))
+
+
+def _ut_sheet(path: Path) -> dict[str, dict[str, str]]:
+    """The derived sheet's rows by clip; empty where there is no sheet."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = csv.reader(file)
+        # The header explains its codes in brackets: main_actor(0=left;...
+        names = [title.split("(")[0] for title in next(rows)]
+        return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
+
+
+def _ut_clips(
+    root: Path, part: str, sheet: dict[str, dict[str, str]]
+) -> list[Record]:
+    folder = _require(root / f"clips_set{part}", "a set's clips", HOW_UT)
+    numbers = {}
+    for path in folder.glob("*.avi"):
+        match = re.fullmatch(r"(\d+)_(\d+)_([0-5])", path.stem)
+        if match is None:
+            raise ValueError(
+                f"{path}: expected the name <index>_<sequence>_<label>.avi "
+                "with a label from 0 to 5"
+            )
+        numbers[path] = tuple(int(n) for n in match.groups())
+    if not numbers:
+        raise FileNotFoundError(f"no .avi clips in {folder}. {HOW_UT}")
+    records = []
+    for path in sorted(numbers, key=numbers.get):
+        _, sequence, label = numbers[path]
+        name, group = f"set{part}_{path.stem}", f"set{part}_{sequence:02d}"
+        record = Record(path, label, name, group)
+        if sheet:
+            clip = f"{folder.name}/{path.name}"
+            if clip not in sheet:
+                raise ValueError(
+                    f"ut_clips_derived.csv has no row {clip!r}: complete "
+                    "the sheet, or remove it to go without its answers"
+                )
+            row = sheet[clip]
+            end = int(row["n_frames"]) - UT_MARGIN
+            record = record._replace(
+                spans=((UT_MARGIN, end),),
+                main_actor=UT_ACTORS[row["main_actor"]],
+            )
+        records.append(record)
+    return records
+
+
+def split_by_group(
+    records: Sequence[Record], share: float, seed: int = 0
+) -> tuple[list[Record], list[Record]]:
+    """Cut a validation split of about `share` from a training list.
+
+    Whole groups move, so no group is on both sides. Every class is on both
+    sides where its groups allow it; a class that lives in a single group
+    stays in training. The same groups and seed give the same split,
+    whatever the order of the records, which is kept.
+
+    Returns the training and the validation records.
+    """
+    sizes = Counter(record.group for record in records)
+    labels: dict[str, set[int]] = {}
+    for record in records:
+        labels.setdefault(record.group, set()).add(record.label)
+    left = Counter(label for group in labels.values() for label in group)
+    order = sorted(sizes)
+    random.Random(seed).shuffle(order)
+
+    target, size = share * len(records), 0
+    held: list[str] = []
+    seen: set[int] = set()
+    # First what shows every class, then what brings the share nearest.
+    for covering in (True, False):
+        for group in order:
+            if group in held or any(left[k] == 1 for k in labels[group]):
+                continue
+            nearer = abs(size + sizes[group] - target) < abs(size - target)
+            if labels[group] - seen if covering else nearer:
+                held.append(group)
+                size += sizes[group]
+                seen |= labels[group]
+                left.subtract(labels[group])
+    if not held:
+        raise ValueError(
+            f"no validation split can be cut from {len(records)} videos in "
+            f"{len(order)} group(s): each class needs two groups"
+        )
+    train = [r for r in records if r.group not in held]
+    return train, [r for r in records if r.group in held]

@@ -1,0 +1,205 @@
+"""Layout of figures: rows of frames, cells and boxes, placed in pixels.
+
+A *sheet* is a figure of stacked rows. In a row frame `i` spans one unit of x,
+`[i, i + 1)`, and y runs from 0 (bottom) to 1 (top); so cells below a film
+line up with its frames whatever the size of the video. `lib/plots.py` builds
+its figures from these pieces.
+"""
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from IPython.display import Image
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image as PillowImage
+from torch import Tensor
+
+TRUE, PREDICTED, INK, QUIET = "#0072B2", "#D55E00", "#262626", "#8C8C8C"
+LEFT, RIGHT, BOTTOM, DPI = 88, 12, 40, 100
+GUTTER = 0.015
+JPEG_BYTES = 40_000
+
+
+def picture(figure: Figure, *, photo: bool, alt: str) -> Image:
+    """A finished figure as an image: JPEG for a `photo`, else PNG.
+
+    The JPEG's quality steps down until it weighs at most 40 kB.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    drawn = PillowImage.fromarray(pixels)
+    if not photo:
+        return Image(_encode(drawn.quantize(128), "png"), alt=alt)
+    for quality in (85, 75, 65, 55, 45, 35):
+        data = _encode(drawn, "jpeg", quality=quality, optimize=True)
+        if len(data) <= JPEG_BYTES:
+            break
+    return Image(data, alt=alt)
+
+
+def _encode(image: PillowImage.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def sheet(
+    heights: Sequence[int],
+    width: int,
+    *,
+    title: str,
+    notes: Sequence[tuple[str, str]] = (),
+    left: int = LEFT,
+    gap: int = 6,
+    above: int = 0,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one row of axes per entry of `heights`, in pixels.
+
+    `notes` are `(words, colour)` on the line below the title; `gap` is left
+    between rows and `above` over the first one.
+    """
+    total = left + width + RIGHT
+    lines = textwrap.wrap(title, total // 8) or [""]
+    top = 14 + 18 * len(lines) + 20 * bool(notes) + above
+    tall = top + sum(heights) + gap * (len(heights) - 1) + BOTTOM
+    figure = Figure(figsize=(total / DPI, tall / DPI), dpi=DPI)
+    figure.text(
+        8 / total, 1 - 8 / tall, "\n".join(lines), va="top", size=10.5
+    )
+    x = 8.0
+    for words, colour in notes:
+        text = figure.text(
+            x / total, 1 - (10 + 18 * len(lines)) / tall, words, va="top",
+            color=colour,
+        )
+        x += text.get_window_extent().width + 18
+    axes, y = [], top
+    for height in heights:
+        y += height
+        axes.append(figure.add_axes(
+            (left / total, 1 - y / tall, width / total, height / tall)
+        ))
+        y += gap
+    return figure, axes
+
+
+def picks(total: int, columns: int) -> list[int]:
+    """The middle frame of each of `columns` equal parts of a video."""
+    columns = min(columns, total)
+    return [int((i + 0.5) * total / columns) for i in range(columns)]
+
+
+def height(video: Tensor, cell: int) -> int:
+    """Pixels that a frame of `video` is tall when it is `cell` wide."""
+    return round(cell * video.shape[-2] / video.shape[-1])
+
+
+def film(ax: Axes, frames: Tensor, columns: int | None = None) -> None:
+    """Draw `frames` uint8 `(n, 3, H, W)` side by side, room for `columns`."""
+    for i, frame in enumerate(frames):
+        ax.imshow(
+            frame.permute(1, 2, 0).numpy(), interpolation="bicubic",
+            extent=(i + GUTTER, i + 1 - GUTTER, 0, 1), aspect="auto",
+        )
+    ax.set(xlim=(0, columns or len(frames)), ylim=(0, 1), yticks=[])
+    ax.tick_params(labelbottom=False, bottom=False)
+    ax.spines[:].set_visible(False)
+
+
+def cells(
+    ax: Axes, values: Tensor, columns: int, *, low: str, high: str
+) -> None:
+    """One cell per frame, from `low` for 0 to `high` for the largest."""
+    values = values.detach().float()
+    values = values / values.max().clamp(min=1e-12)
+    shade = values.clamp(0, 1).numpy()[:, None]
+    ax.imshow(
+        ((1 - shade) * to_rgb(low) + shade * to_rgb(high))[None],
+        extent=(0, columns, 0, 1), aspect="auto", interpolation="nearest",
+    )
+    for t in range(1, len(values)):
+        ax.axvline(t * columns / len(values), color=QUIET, lw=0.8)
+    ax.set(xlim=(0, columns), ylim=(0, 1), yticks=[])
+    ax.tick_params(labelbottom=False, bottom=False)
+    ax.spines[:].set_visible(True)
+
+
+def outlines(ax: Axes, masks: Tensor) -> None:
+    """Draw the edges of `masks` bool `(n, H, W)` over a film."""
+    n, tall, wide = masks.shape
+    y = 1 - (np.arange(tall) + 0.5) / tall
+    inner = (np.arange(wide) + 0.5) / wide
+    for i, mask in enumerate(masks.float().numpy()):
+        if mask.min() < mask.max():
+            x = i + GUTTER + inner * (1 - 2 * GUTTER)
+            ax.contour(x, y, mask, [0.5], colors="white", linewidths=1.7)
+            ax.contour(x, y, mask, [0.5], colors=TRUE, linewidths=0.9)
+
+
+def box(ax: Axes, column: int, corners: Tensor, size: tuple, colour: str):
+    """Draw one `x1 y1 x2 y2` box over the frame in `column`; NaN = none."""
+    if torch.isnan(corners).any():
+        return
+    tall, wide = size
+    scale = torch.tensor([wide, tall, wide, tall])
+    x1, y1, x2, y2 = (corners / scale).tolist()
+    span = 1 - 2 * GUTTER
+    for width, shade in ((3.4, "white"), (2.0, colour)):
+        ax.add_patch(Rectangle(
+            (column + GUTTER + x1 * span, 1 - y2), (x2 - x1) * span, y2 - y1,
+            fill=False, edgecolor=shade, linewidth=width,
+        ))
+
+
+def name_row(ax: Axes, name: str, pad: int = 8) -> None:
+    """Write the row's name `pad` points to its left."""
+    ax.annotate(
+        name, (0, 0.5), (-pad, 0), xycoords="axes fraction",
+        textcoords="offset points", ha="right", va="center",
+    )
+
+
+def frame_ticks(ax: Axes, shown: Sequence[int]) -> None:
+    """Number the frames under the last row."""
+    ax.tick_params(labelbottom=True, length=0)
+    ax.set_xticks([i + 0.5 for i in range(len(shown))], shown)
+    ax.set_xlabel("frame")
+
+
+def verdict(
+    label: int | None, predicted: int | None, classes: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Notes for a sheet: what is true and what was said, if known."""
+    def name(i: int) -> str:
+        return classes[int(i)] if classes else f"class {int(i)}"
+
+    notes = []
+    if label is not None:
+        notes.append((f"true: {name(label)}", TRUE))
+    if predicted is not None:
+        wrong = label is not None and int(label) != int(predicted)
+        mark = "" if label is None else " ✗" if wrong else " ✓"
+        notes.append((
+            f"predicted: {name(predicted)}{mark}", PREDICTED if wrong else INK
+        ))
+    return notes
+
+
+def plot(width: float, height: float, title: str, **axes):
+    """An empty plot, `width` by `height` inches, below its title.
+
+    Returns the figure and what `Figure.subplots(**axes)` gives.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, wspace=0.04)
+    lines = textwrap.fill(title, int(width * 13))
+    figure.suptitle(lines, x=0.01, ha="left", size=10.5)
+    return figure, figure.subplots(**axes)

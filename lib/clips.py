@@ -1,0 +1,215 @@
+"""A clip out of a video: which frames, in what size, kept where.
+
+Samples (the dicts of `lib/__init__.py`) are resized, cropped and flipped as
+a whole: frames, masks and boxes together.
+"""
+
+import hashlib
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+# What depends on the pixel grid in ways these transforms do not know.
+FIXED = ("flow", "joints", "distractor")
+
+# What numpy raises for a file that is missing, cut or altered.
+DAMAGED = (
+    OSError, EOFError, ValueError, KeyError, NotImplementedError,
+    RuntimeError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def _counts(total: int, n: int) -> None:
+    if total < 1 or n < 1:
+        raise ValueError(f"cannot sample {n} of {total} frames: both >= 1")
+
+
+def sample_uniform(total: int, n: int) -> torch.Tensor:
+    """The centres (n,) of n equal segments; frames repeat if total < n."""
+    _counts(total, n)
+    return (2 * torch.arange(n) + 1) * total // (2 * n)
+
+
+def sample_segments(
+    total: int, n: int, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """A random frame (n,) of each of n equal segments, as in TSN."""
+    _counts(total, n)
+    place = torch.rand(n, generator=generator, dtype=torch.float64)
+    index = ((torch.arange(n) + place) * total / n).long()
+    return index.clamp(max=total - 1)
+
+
+def sample_windows(total: int, length: int, stride: int) -> torch.Tensor:
+    """Windows (K, length) every `stride` frames, covering the tail.
+
+    If the stride misses the end, one more window ends at the last frame. A
+    video shorter than `length` gives one window that holds its last frame.
+    """
+    _counts(total, length)
+    if stride < 1:
+        raise ValueError(f"stride {stride}: at least 1")
+    last = max(total - length, 0)
+    starts = [*range(0, last, stride), last]
+    index = torch.tensor(starts)[:, None] + torch.arange(length)
+    return index.clamp(max=total - 1)
+
+
+def sample_clips(total: int, length: int = 8) -> torch.Tensor:
+    """Consecutive clips (K, length) without overlap.
+
+    The frames of an incomplete last clip are left out, so that no frame
+    counts twice; a video shorter than `length` gives one clip that holds
+    its last frame.
+    """
+    _counts(total, length)
+    clips = max(total // length, 1)
+    index = torch.arange(clips * length).view(clips, length)
+    return index.clamp(max=total - 1)
+
+
+def _transform(
+    sample: dict[str, Any], steps: Callable[[int, int], list]
+) -> dict[str, Any]:
+    """Apply torchvision's transforms to video, mask and boxes together.
+
+    `steps` makes them from the height and width of the frames.
+    """
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    if fixed := [key for key in FIXED if key in sample]:
+        raise ValueError(
+            f"{fixed} cannot be resized or cropped: render or compute them "
+            "at the final size, or drop them first"
+        )
+    height, width = sample["video"].shape[-2:]
+    wrapped = {"video": tv_tensors.Video(sample["video"])}
+    if "mask" in sample:
+        wrapped["mask"] = tv_tensors.Mask(sample["mask"].to(torch.uint8))
+    if "boxes" in sample:
+        wrapped["boxes"] = tv_tensors.BoundingBoxes(
+            sample["boxes"], format="XYXY", canvas_size=(height, width)
+        )
+    moved = v2.Compose(steps(height, width))(wrapped)
+    result = dict(sample)
+    for key, value in moved.items():
+        result[key] = value.as_subclass(torch.Tensor)
+    if "mask" in result:
+        result["mask"] = result["mask"].bool()
+    if "boxes" in result:
+        x1, y1, x2, y2 = result["boxes"].unbind(1)
+        # A crop leaves nothing of a box outside: no box in this frame.
+        gone = (x2 <= x1) | (y2 <= y1)
+        result["boxes"] = result["boxes"].masked_fill(
+            gone[:, None], float("nan")
+        )
+    return result
+
+
+def resize(sample: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Stretch a sample to height x width pixels; boxes move along."""
+    from torchvision.transforms import v2
+
+    return _transform(
+        sample, lambda h, w: [v2.Resize((height, width), antialias=True)]
+    )
+
+
+def letterbox(
+    sample: dict[str, Any], size: int, *, fill: int = 128
+) -> dict[str, Any]:
+    """Fit a sample into size x size: aspect kept, the rest grey `fill`.
+
+    The frames are centred; the mask is False in the margins.
+    """
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    def steps(h: int, w: int) -> list:
+        scale = size / max(h, w)
+        new_h, new_w = (max(round(n * scale), 1) for n in (h, w))
+        top, left = (size - new_h) // 2, (size - new_w) // 2
+        margins = [left, top, size - new_w - left, size - new_h - top]
+        fills = {tv_tensors.Video: fill, "others": 0}
+        return [
+            v2.Resize((new_h, new_w), antialias=True),
+            v2.Pad(margins, fill=fills),
+        ]
+
+    return _transform(sample, steps)
+
+
+def centre_crop(sample: dict[str, Any], size: int) -> dict[str, Any]:
+    """Cut the central size x size pixels; boxes are cut at the edge."""
+    from torchvision.transforms import v2
+
+    height, width = sample["video"].shape[-2:]
+    if size > min(height, width):
+        raise ValueError(
+            f"no {size} x {size} crop in {height} x {width} frames: resize "
+            "or letterbox first"
+        )
+    return _transform(sample, lambda h, w: [v2.CenterCrop(size)])
+
+
+def flip(
+    sample: dict[str, Any],
+    p: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> dict[str, Any]:
+    """Mirror a whole sample left to right with probability p."""
+    from torchvision.transforms import v2
+
+    if torch.rand((), generator=generator) >= p:
+        return sample
+    mirrored = _transform(sample, lambda h, w: [v2.RandomHorizontalFlip(1)])
+    if actor := sample.get("main_actor"):
+        other = {"left": "right", "right": "left"}
+        mirrored["main_actor"] = other.get(actor, actor)
+    return mirrored
+
+
+class ClipCache:
+    """Decoded clips on disk, as uint8; safe to share between processes.
+
+    A clip is found again by its file (path, size, time) and the settings
+    that made it. Files are written beside and renamed, and checked by their
+    checksum when read: a damaged one is made again.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+
+    def get(
+        self,
+        path: Path,
+        settings: tuple,
+        make: Callable[[], dict[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """What `make` gives for this file, from disk if it is there."""
+        if not path.is_file():
+            return make()
+        status = path.stat()
+        stamp = (status.st_size, status.st_mtime_ns)
+        key = repr((str(path.resolve()), stamp, settings))
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        file = self.folder / f"{name}.npz"
+        try:
+            with file.open("rb") as raw, np.load(raw) as kept:
+                return {k: torch.from_numpy(kept[k]) for k in kept.files}
+        except DAMAGED:
+            pass
+        made = make()
+        beside = self.folder / f"{name}.{os.getpid()}.part"
+        with beside.open("wb") as out:
+            np.savez(out, **{k: v.numpy() for k, v in made.items()})
+        os.replace(beside, file)
+        return made

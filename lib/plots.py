@@ -1,0 +1,293 @@
+"""Figures: film strips, heat maps, boxes, timelines, curves, intervals.
+
+Call `style()` once. Every figure takes `title`, which states the finding, and
+returns an `IPython.display.Image`: as the last line of a cell it shows itself,
+elsewhere write `display(...)`. Films are JPEG and plots PNG: small, and nbval
+compares neither, so no test depends on a pixel.
+
+Colours mean the same everywhere: blue is true, vermilion is predicted (the
+two differ for every eye); heat runs from black, nothing, over red to yellow,
+most; and of the cells of `when`, a brighter one carries more weight.
+"""
+
+import inspect
+import itertools
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from IPython.display import Image, Markdown
+from torch import Tensor
+
+from lib import canvas, metrics
+from lib.canvas import DPI, INK, PREDICTED, QUIET, TRUE
+
+CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+CELL = 100
+
+
+def style() -> None:
+    """Set the one style of the course for every figure drawn later."""
+    mpl.rcParams.update({
+        "figure.dpi": DPI, "font.size": 9, "text.color": INK,
+        "axes.titlesize": 9, "axes.labelsize": 9, "axes.labelcolor": INK,
+        "axes.edgecolor": QUIET, "axes.linewidth": 0.8,
+        "axes.spines.top": False, "axes.spines.right": False,
+        "axes.axisbelow": True, "grid.color": "#E6E6E6",
+        "axes.prop_cycle": mpl.cycler(color=CYCLE), "lines.linewidth": 1.6,
+        "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5, "xtick.major.size": 3, "ytick.major.size": 3,
+        "legend.frameon": False, "legend.fontsize": 8.5,
+    })
+
+
+def show(thing: Callable) -> Markdown:
+    """The source of a function or class of `lib`, highlighted.
+
+    The text changes when the code does, and only then: nbval fails on a
+    notebook that was not refreshed after its `lib` file changed.
+    """
+    source = textwrap.dedent(inspect.getsource(thing)).rstrip()
+    path = f"lib/{Path(inspect.getsourcefile(thing)).name}"
+    return Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")
+
+
+def overlay(video: Tensor, where: Tensor) -> Tensor:
+    """Heat maps over greyed frames.
+
+    `video` uint8 `(T, 3, H, W)`, `where` `(T, h, w)` of weights >= 0 ->
+    uint8 `(T, 3, H, W)`. Maps are enlarged bilinearly and divided by the
+    largest weight *of the video*, never stretched from their smallest: an
+    attention that is equal everywhere looks equal everywhere.
+    """
+    if len(where) != len(video):
+        raise ValueError(
+            f"`where` has {len(where)} steps, `video` {len(video)} frames; "
+            "bring it to frames with metrics.expand(where, spans, frames)"
+        )
+    if not torch.isfinite(where).all() or (where < 0).any():
+        raise ValueError("`where` must hold finite weights >= 0")
+    heat = where.detach()[:, None].float()
+    heat = heat / heat.max().clamp(min=1e-12)
+    heat = F.interpolate(heat, size=video.shape[-2:], mode="bilinear")
+    tones = mpl.colormaps["inferno"](heat[:, 0].numpy())[..., :3]
+    tones = torch.from_numpy(tones).permute(0, 3, 1, 2).float() * 255
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    grey = (video.float() * luma).sum(1, keepdim=True)
+    mix = 0.4 + 0.3 * heat
+    return ((1 - mix) * grey + mix * tones).round().byte()
+
+
+def contact_sheet(
+    videos: Tensor | Sequence[Tensor], names: Sequence[str], *, title: str,
+    columns: int = 8, cell: int = CELL,
+) -> Image:
+    """One row of frames per video, at the same moments in each.
+
+    `videos`: uint8 `(N, T, 3, H, W)` or a list of `(T, 3, H, W)`; the
+    shortest one sets the moments, since flow has one frame less.
+    """
+    shown = canvas.picks(min(len(video) for video in videos), columns)
+    heights = [canvas.height(video, cell) for video in videos]
+    figure, axes = canvas.sheet(heights, len(shown) * cell, title=title)
+    for ax, video, name in zip(axes, videos, names, strict=True):
+        canvas.film(ax, video[shown])
+        canvas.name_row(ax, name)
+    canvas.frame_ticks(axes[-1], shown)
+    return canvas.picture(figure, photo=True, alt=title)
+
+
+def strip(
+    sample: Mapping, where: Tensor | None = None, when: Tensor | None = None,
+    *, title: str, spans: Tensor | None = None, classes: Sequence[str] = (),
+    predicted: int | None = None, columns: int = 8,
+) -> Image:
+    """What a model looks at in one video: Where-and-When, Fig. 4 and 7.
+
+    Rows: frames; `where` `(T', h, w)` over them; `when` `(T',)` as grey
+    cells, one per frame, the largest white. With them the truth, where the
+    sample knows it: the outline of `mask`, and `relevant` frames in blue.
+    `spans` `(T', 2)` brings steps to frames; without it T' = T. A sample
+    without a `label`, as a video of one's own, shows the prediction alone.
+    """
+    video, mask = sample["video"], sample.get("mask")
+    if spans is not None:
+        where, when = (
+            x if x is None else metrics.expand(x[None], spans, len(video))[0]
+            for x in (where, when)
+        )
+    shown = canvas.picks(len(video), columns)
+    films = {"frames": video}
+    if where is not None:
+        films["where"] = overlay(video, where)
+    lanes = [] if when is None else [("when", when, "black", "white")]
+    if "relevant" in sample:
+        lanes += [("true when", sample["relevant"], "white", TRUE)]
+    heights = [canvas.height(video, CELL)] * len(films) + [20] * len(lanes)
+    figure, axes = canvas.sheet(
+        heights, len(shown) * CELL, title=title,
+        notes=canvas.verdict(sample.get("label"), predicted, classes)
+        + [("line: true outline", TRUE)] * (mask is not None),
+    )
+    for (name, frames), ax in zip(films.items(), axes, strict=False):
+        canvas.film(ax, frames[shown])
+        canvas.name_row(ax, name)
+    if mask is not None:
+        canvas.outlines(axes[len(films) - 1], mask[shown])
+    for lane, ax in zip(lanes, axes[len(films):], strict=True):
+        name, values, low, high = lane
+        canvas.cells(ax, values, len(shown), low=low, high=high)
+        canvas.name_row(ax, name)
+    canvas.frame_ticks(axes[-1], shown)
+    return canvas.picture(figure, photo=True, alt=title)
+
+
+def boxes(
+    frames: Tensor, predicted: Tensor, true: Tensor, iou: Sequence[float],
+    *, title: str, columns: int = 6, cell: int = 132,
+) -> Image:
+    """Predicted and true boxes: Where-and-When, Fig. 5, 8 and 9.
+
+    `frames` uint8 `(N, 3, H, W)`, boxes `(N, 4)` in pixels (NaN = none).
+    Each frame carries its IoU, in vermilion where it is below a half.
+    """
+    columns = min(columns, len(frames))
+    rows = -(-len(frames) // columns)
+    figure, axes = canvas.sheet(
+        [canvas.height(frames, cell)] * rows, columns * cell, title=title,
+        notes=[("true box", TRUE), ("predicted box", PREDICTED)],
+        left=canvas.RIGHT, gap=28, above=20,
+    )
+    size = frames.shape[-2:]
+    for row, ax in enumerate(axes):
+        part = range(row * columns, min((row + 1) * columns, len(frames)))
+        canvas.film(ax, frames[part.start:part.stop], columns)
+        for column, i in enumerate(part):
+            canvas.box(ax, column, true[i], size, TRUE)
+            canvas.box(ax, column, predicted[i], size, PREDICTED)
+            known = not torch.isnan(true[i]).any()
+            ax.text(
+                column + 0.5, 1 + 5 / cell, ha="center",
+                s=f"IoU {float(iou[i]):.2f}" if known else "no true box",
+                color=PREDICTED if known and iou[i] < 0.5 else INK,
+            )
+    return canvas.picture(figure, photo=True, alt=title)
+
+
+def timeline(
+    when: Tensor, true: Tensor, predicted: Tensor, *, fps: float, title: str,
+    threshold: float | None = None, video: Tensor | None = None,
+    columns: int = 10,
+) -> Image:
+    """`when` `(T,)` over an untrimmed video: Fig. 6 and 10.
+
+    `true` and `predicted` are segments `(K, 2)` in seconds; `threshold` the
+    weight above which they were cut; `video` `(T, 3, H, W)` adds its frames.
+    """
+    cell, seconds = 84, len(when) / fps
+    films = [] if video is None else [canvas.height(video, cell)]
+    figure, axes = canvas.sheet(
+        [*films, 100, 40], columns * cell, title=title, left=104, gap=10,
+    )
+    if video is not None:
+        canvas.film(axes[0], video[canvas.picks(len(video), columns)])
+        canvas.name_row(axes[0], "frames")
+    curve, lanes = axes[-2:]
+    edges = np.linspace(0, seconds, len(when) + 1)
+    curve.stairs(when.numpy(), edges, fill=True, color="#BFBFBF")
+    curve.set_ylim(0, 1.1 * max(float(when.max()), threshold or 0, 1e-12))
+    curve.tick_params(labelbottom=False)
+    curve.locator_params(axis="y", nbins=3)
+    canvas.name_row(curve, "when\n(weight)", pad=32)
+    if threshold is not None:
+        curve.axhline(threshold, color=INK, lw=1, ls=(0, (4, 3)))
+        curve.text(seconds, threshold, "threshold", ha="right", va="bottom")
+    pairs = ((1.5, true, TRUE), (0.5, predicted, PREDICTED))
+    for y, segments, colour in pairs:
+        for start, end in segments.tolist():
+            lanes.barh(y, end - start, 0.76, left=start, color=colour)
+    lanes.set(ylim=(0, 2), xlabel="seconds")
+    lanes.set_yticks((0.5, 1.5), ("predicted", "true"))
+    lanes.tick_params(axis="y", length=0)
+    for ax in (curve, lanes):
+        ax.set_xlim(0, seconds)
+    return canvas.picture(figure, photo=video is not None, alt=title)
+
+
+def curves(
+    histories: Mapping[str, Sequence[Mapping]], key: str, *, title: str,
+    label: str | None = None, chance: float | None = None,
+) -> Image:
+    """Entry `key` of each training history, by name, over the steps.
+
+    A value logged at every step is noisy: it is drawn pale, with its running
+    mean over a twentieth of the run on top.
+    """
+    figure, ax = canvas.plot(5.6, 3.0, title)
+    pairs = zip(histories.items(), itertools.cycle(CYCLE), strict=False)
+    for (name, history), colour in pairs:
+        rows = [row for row in history if key in row]
+        steps = np.array([row["step"] for row in rows])
+        values = np.array([row[key] for row in rows])
+        width = max(1, len(rows) // 20) if len(rows) == len(history) else 1
+        if width > 1:
+            ax.plot(steps, values, color=colour, alpha=0.2, lw=0.8)
+            values = np.convolve(values, np.ones(width) / width, "valid")
+            steps = steps[width - 1:]
+        ax.plot(steps, values, color=colour, label=name,
+                marker="" if width > 1 else "o", ms=4)
+    if chance is not None:
+        ax.axhline(chance, color=QUIET, ls=(0, (4, 3)), lw=1, label="chance")
+    ax.set(xlabel="training step", ylabel=label or key)
+    ax.grid(axis="y")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return canvas.picture(figure, photo=False, alt=title)
+
+
+def forest(summary, *, title: str, label: str) -> Image:
+    """Mean and 95 % interval per variant; beside it the paired difference.
+
+    `summary` is the table of `results.summarise`. On the right, an interval
+    that does not reach zero tells a variant from the baseline.
+    """
+    figure, (left, right) = canvas.plot(
+        8.6, 1.1 + 0.32 * len(summary), title, ncols=2, sharey=True
+    )
+    rows = np.arange(len(summary))[::-1]
+    sides = (("mean", "interval"), ("difference", "difference_interval"))
+    for ax, (middle, width) in zip((left, right), sides, strict=True):
+        ax.errorbar(summary[middle], rows, xerr=summary[width].fillna(0),
+                    fmt="o", color=TRUE, ms=5, elinewidth=1.8)
+        ax.grid(axis="x")
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+    right.axvline(0, color=INK, lw=1)
+    names = [f"{name} (n={n})" for name, n in summary["n"].items()]
+    left.set_yticks(rows, names)
+    left.set(xlabel=label, ylim=(-0.6, len(summary) - 0.4))
+    right.set_xlabel("difference to the baseline, paired by seed")
+    return canvas.picture(figure, photo=False, alt=title)
+
+
+def bars(scores: Mapping, *, title: str, label: str) -> Image:
+    """Scores `metrics.Score(value, chance, n)` by name, each with chance."""
+    figure, ax = canvas.plot(6.0, 1.0 + 0.34 * len(scores), title)
+    rows = np.arange(len(scores))[::-1]
+    values = [score.value for score in scores.values()]
+    chances = [score.chance for score in scores.values()]
+    ax.barh(rows, values, 0.55, color=CYCLE[4])
+    ax.scatter(chances, rows, marker="|", s=220, color=INK, lw=1.8,
+               label="chance")
+    for row, value, chance in zip(rows, values, chances, strict=True):
+        ax.annotate(f"{value:.2f}", (max(value, chance), row), (6, 0),
+                    textcoords="offset points", va="center")
+    names = [f"{name} (n={score.n})" for name, score in scores.items()]
+    ax.set_yticks(rows, names)
+    ax.set(xlabel=label, xlim=(0, 1))
+    ax.tick_params(axis="y", length=0)
+    ax.legend(loc="center left", bbox_to_anchor=(1.04, 0.5))
+    return canvas.picture(figure, photo=False, alt=title)

@@ -1,0 +1,199 @@
+"""Ablations over seeds, their tables, and the papers' own figures."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import ROOT
+from lib.registry import Experiment, Registry, commit, device_name
+
+PAPERS = "notebooks/results/papers.yaml"
+NO_FIGURE = ("not given", "damaged")
+
+
+def ablate(variants: Mapping[str, Mapping], seeds: Iterable[int],
+           run: Callable[[str, int], Mapping[str, float]], *,
+           experiment: Experiment,
+           registry: Registry | None = None) -> list[dict]:
+    """Run every variant with every seed; return their lines.
+
+    `run(variant, seed)` trains, tests and returns metrics. A run whose key
+    is in the registry is read there; the others are appended as soon as each
+    is done, so an interrupted ablation goes on where it was. All variants of
+    a seed come before the next seed.
+    """
+    lines, code = [], commit()
+    for seed in seeds:
+        for variant, settings in variants.items():
+            line = experiment.line(variant, settings, seed)
+            known = registry and registry.find(line["key"])
+            if not known:
+                start = time.monotonic()
+                metrics = run(variant, seed)
+                known = line | code | {
+                    "metrics": {name: _number(value)
+                                for name, value in metrics.items()},
+                    "device": device_name(experiment.device),
+                    "torch": torch.__version__,
+                    "minutes": round((time.monotonic() - start) / 60, 3)}
+                if registry:
+                    registry.append(known)
+            lines.append(known | {"stale": False})
+    return lines
+
+
+def _number(value: Any) -> float | None:
+    """JSON knows no NaN: a metric without a value is null."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def summarise(lines: Iterable[Mapping], metric: str,
+              baseline: str) -> pd.DataFrame:
+    """One row per variant: mean over seeds and difference to the baseline.
+
+    Columns: n (seeds), mean, interval (half the width of its 95 % interval,
+    Student's t over seeds), difference (to the baseline, paired by seed) and
+    difference_interval. What has no value, as the interval of one seed, is
+    NaN. Stale lines have rows of their own, and a baseline of their own.
+    """
+    rows = {}
+    for stale in (False, True):
+        runs = _by_variant(lines, metric, stale)
+        if not stale and runs and baseline not in runs:
+            raise ValueError(f"baseline {baseline!r} is not among the "
+                             f"variants {list(runs)}")
+        for variant, values in runs.items():
+            mean, interval = _mean_interval(list(values.values()))
+            base = {} if variant == baseline else runs.get(baseline, {})
+            paired = [values[seed] - base[seed]
+                      for seed in values if seed in base]
+            difference, width = _mean_interval(paired)
+            rows[variant + " (stale)" * stale] = {
+                "n": len(values), "mean": mean, "interval": interval,
+                "difference": difference, "difference_interval": width}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _by_variant(lines: Iterable[Mapping], metric: str,
+                stale: bool) -> dict[str, dict[int, float]]:
+    runs: dict[str, dict[int, float]] = {}
+    for line in lines:
+        if line.get("stale", False) != stale:
+            continue
+        if metric not in line["metrics"]:
+            raise KeyError(f"no metric {metric!r} in {line['variant']}, seed "
+                           f"{line['seed']}: {sorted(line['metrics'])}")
+        values = runs.setdefault(line["variant"], {})
+        if line["seed"] in values:
+            raise ValueError(f"two lines of {line['variant']}, seed "
+                             f"{line['seed']}: ask Registry.recorded")
+        if (value := line["metrics"][metric]) is not None:
+            values[line["seed"]] = value
+    return runs
+
+
+def _mean_interval(values: list[float]) -> tuple[float, float]:
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return (values[0] if values else math.nan), math.nan
+    width = t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    return float(np.mean(values)), float(width)
+
+
+def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the share `correct / n` of one run."""
+    if not 0 <= correct <= n or n == 0:
+        raise ValueError(f"{correct} of {n} is no share")
+    z = 1.959964
+    share, more = correct / n, z * z / n
+    middle = (share + more / 2) / (1 + more)
+    half = math.sqrt(share * (1 - share) * more + more * more / 4) / (1 + more)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_wins(lines: Iterable[Mapping], metric: str, a: str, b: str,
+                margin: float = 0.0) -> str:
+    """Say in how many of the seeds that both have `a` beats `b`."""
+    runs = _by_variant(lines, metric, stale=False)
+    first, second = runs.get(a, {}), runs.get(b, {})
+    gains = [first[seed] - second[seed] for seed in first if seed in second]
+    wins = sum(gain > margin for gain in gains)
+    return (f"{a} beats {b} by more than {margin:g} in {wins} of "
+            f"{len(gains)} seeds: {bool(gains) and wins == len(gains)}")
+
+
+def paper(name: str, table: str) -> pd.DataFrame:
+    """A paper's table as typed in papers.yaml, in the file's order.
+
+    Values are floats, or "not given" or "damaged" as text.
+    """
+    import yaml
+
+    entries = yaml.safe_load((ROOT / PAPERS).read_text(encoding="utf-8"))
+    chosen = [e for e in entries
+              if (e["paper"], e["table"]) == (name, str(table))]
+    if not chosen:
+        known = sorted({f"{e['paper']} {e['table']}" for e in entries})
+        raise KeyError(f"{PAPERS} has no {name} {table}: it has {known}")
+    frame = pd.DataFrame(NO_FIGURE[0], dtype=object,
+                         index=dict.fromkeys(e["row"] for e in chosen),
+                         columns=dict.fromkeys(e["column"] for e in chosen))
+    for e in chosen:
+        frame.loc[e["row"], e["column"]] = e["value"]
+    return frame
+
+
+def compare(summary: pd.DataFrame, table: pd.DataFrame, column: str,
+            rows: Mapping[str, str], *, baseline: str) -> pd.DataFrame:
+    """Ours beside the paper's, in per cent, as text.
+
+    rows: our variant -> the paper's row; `baseline` is one of ours. Our
+    metrics are shares in [0, 1]. `sign` compares the differences to the
+    baseline: "same sign", "opposite", "undecided" where our 95 % interval
+    includes zero or does not exist, "not given" by the paper.
+    """
+    base = table.loc[rows[baseline], column]
+    lines = {}
+    for variant, row in rows.items():
+        value = table.loc[row, column]
+        gain = (value - base if not {value, base} & set(NO_FIGURE)
+                else math.nan)
+        name = next((n for n in (variant, f"{variant} (stale)")
+                     if n in summary.index), None)
+        ours = (100 * summary.loc[name] if name else
+                pd.Series(math.nan, index=summary.columns))
+        is_base = variant == baseline
+        lines[name or variant] = {
+            "paper": value if isinstance(value, str) else f"{value:g}",
+            "its difference": "–" if is_base else as_text(gain, "+.2f"),
+            "ours": as_text(ours["mean"], ".1f", ours["interval"]),
+            "our difference": as_text(ours["difference"], "+.1f",
+                                      ours["difference_interval"]),
+            "n": str(int(summary.loc[name, "n"])) if name else "0",
+            "sign": "–" if is_base else _sign(gain, ours)}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def _sign(gain: float, ours: pd.Series) -> str:
+    if math.isnan(gain):
+        return NO_FIGURE[0]
+    difference, width = ours["difference"], ours["difference_interval"]
+    if gain == 0 or not abs(difference) > width:
+        return "undecided"
+    return "same sign" if (gain > 0) == (difference > 0) else "opposite"
+
+
+def as_text(value: float, form: str, width: float = math.nan) -> str:
+    """A number, with its interval if it has one; "–" where there is none."""
+    if math.isnan(value):
+        return "–"
+    number = f"{value:{form}}"
+    return number if math.isnan(width) else f"{number} ± {width:.1f}"

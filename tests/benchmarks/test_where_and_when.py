@@ -1,0 +1,101 @@
+"""What the work taken out of the loop saves, and what attention costs.
+
+    pytest tests/benchmarks --benchmark-group-by=group
+
+Read ratios within a group; absolute times belong to one machine.
+"""
+
+import pytest
+import torch
+from einops import einsum
+from torch.nn import functional as F
+
+from lib import backbones2d
+from lib import where_and_when as ww
+
+C, D, CLASSES = 64, 24, 14
+
+
+def network(**options):
+    torch.manual_seed(0)
+    return ww.WhereAndWhen(
+        C, CLASSES, hidden=D, mask_channels=(32, 16), **options
+    ).eval()
+
+
+def literal_form(net, x):
+    """Everything again at each step: energies, weighted sum, convolution."""
+    x = x * net.mask(x)
+    mean = x.mean(1)
+    hidden, cell = net.init_hidden(mean), net.init_cell(mean)
+    kernel = torch.cat(
+        (net.lstm.from_input.weight, net.lstm.from_hidden.weight), 1
+    )
+    states = []
+    for _ in range(x.shape[1]):
+        w = net.attention(net.attention.project(x), hidden)
+        y = einsum(w, x, "b n, b n c h w -> b c h w")
+        gates = F.conv2d(
+            torch.cat((y, hidden), 1), kernel, net.lstm.from_hidden.bias,
+            padding=1,
+        )  # fmt: skip
+        i, f, o, g = gates.chunk(4, 1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        states.append(hidden)
+    return net.classify(torch.stack(states).mean((0, 3, 4)))
+
+
+def train_step(net, forward, x):
+    forward(x).square().sum().backward()
+    net.zero_grad()
+
+
+@pytest.mark.parametrize("form", ["lib", "literal"])
+@pytest.mark.benchmark(group="forward and backward, n=16")
+def test_loop(benchmark, form):
+    net, x = network(), torch.rand(8, 16, C, 8, 8)
+    forms = {
+        "lib": lambda x: net(x).logits,
+        "literal": lambda x: literal_form(net, x),
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(forms["lib"](x), forms["literal"](x))
+    benchmark(train_step, net, forms[form], x)
+
+
+@pytest.mark.parametrize("part", ["backbone", "average", "full"])
+@pytest.mark.benchmark(group="one batch of videos, forward")
+def test_cost_beside_the_backbone(benchmark, part):
+    video = torch.rand(8, 8, 3, 64, 64)
+    cnn = backbones2d.frame_cnn("small").eval()
+    with torch.inference_mode():
+        x = cnn(video)
+        parts = {
+            "backbone": lambda: cnn(video),
+            "average": lambda: average(x),
+            "full": lambda: full(x),
+        }
+        average, full = backbones2d.FrameAverage(C, CLASSES), network()
+        benchmark(parts[part])
+
+
+@pytest.mark.parametrize("n", [4, 8, 16, 32])
+@pytest.mark.benchmark(group="growth with the number of frames")
+def test_growth_with_frames(benchmark, n):
+    net, x = network(), torch.rand(4, n, C, 8, 8)
+    benchmark(train_step, net, lambda x: net(x).logits, x)
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
+@pytest.mark.benchmark(group="growth with the size of the map")
+def test_growth_with_positions(benchmark, side):
+    net, x = network(), torch.rand(4, 8, C, side, side)
+    benchmark(train_step, net, lambda x: net(x).logits, x)
+
+
+@pytest.mark.parametrize("videos", [2, 8, 32])
+@pytest.mark.benchmark(group="growth with the batch")
+def test_growth_with_batch(benchmark, videos):
+    net, x = network(), torch.rand(videos, 8, C, 8, 8)
+    benchmark(train_step, net, lambda x: net(x).logits, x)

@@ -1,0 +1,17 @@
+"""One thread per worker: two workers that each spin two threads are slower.
+
+Results on the CPU depend on the number of threads in the last digits, so the
+refresh command uses one thread too.
+"""
+
+import os
+import warnings
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# Jupyter asks for this once, to silence a notice about where it keeps files.
+os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+
+# torch probes for CUDA when it is first asked; without a driver it warns.
+warnings.filterwarnings("ignore", message="CUDA initialization")

@@ -1,0 +1,225 @@
+"""The equation ledger: each paper's equations, their functions and tests.
+
+A function or class that implements a numbered equation names it in its
+docstring: `Eq. (4)`, `Eq. (2), (3)` or `Eq. (2)-(5)` in the paper's own file
+of lib, `where_and_when Eq. (4)` elsewhere in lib. A test that checks it
+carries `@pytest.mark.equation("where_and_when", 4)`, any number of numbers.
+
+    python tests/equations.py           prints the table
+    python tests/equations.py --write   writes it to tests/EQUATIONS.md
+"""
+
+import ast
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# How many numbered equations each paper has.
+LAST = {
+    "rstan": 19,
+    "jsta": 22,
+    "where_and_when": 11,
+    "sta_cnn": 11,
+    "sta_networks": 7,
+}
+FILES = {paper: f"{paper}.py" for paper in LAST} | {"sta_networks": "sta.py"}
+
+# A paper's titles come with its notebook.
+TITLES = {
+    "where_and_when": {
+        1: "Mask multiplied into frame features",
+        2: "Energy of each frame per step",
+        3: "Softmax of energies over frames",
+        4: "Weighted frames enter the ConvLSTM",
+        5: "First states from the mean frame",
+        6: "Mean hidden state for classification",
+        7: "Cross entropy plus three regularisers",
+        8: "Total variation of each mask",
+        9: "Contrast between mask and background",
+        10: "Unimodality penalty over all steps",
+        11: "Log-concavity penalty of one sequence",
+    },
+}
+
+# (paper, number): why there is nothing to implement, as for a definition.
+NOTHING: dict[tuple[str, int], str] = {}
+
+Places = dict[tuple[str, int], list[tuple[str, str]]]
+
+_MENTION = re.compile(
+    r"(?:(\w+)\s+)?\bEqs?\.\s*"
+    r"(\(\d+\)(?:\s*(?:[-–,]|and|to|, and)\s*\(\d+\))*)"
+)
+_STEP = re.compile(r"(\S*?)\s*\((\d+)\)")
+
+
+def numbers(mention: str) -> list[int]:
+    """`(2), (4)-(6)` -> 2, 4, 5, 6."""
+    found: list[int] = []
+    for joint, digits in _STEP.findall(mention):
+        number = int(digits)
+        first = found[-1] + 1 if joint in ("-", "–", "to") else number
+        found.extend(range(first, number + 1))
+    return found
+
+
+def functions(root: Path) -> Places:
+    """(paper, number) -> the (file, name) in lib that claim to implement it.
+
+    A number that the paper does not have is listed too.
+    """
+    owner = {file: paper for paper, file in FILES.items()}
+    places: Places = defaultdict(list)
+    for path, name, node in _definitions(root / "lib"):
+        text = ast.get_docstring(node) or ""
+        for word, mention in _MENTION.findall(text):
+            paper = word if word in LAST else owner.get(path.name)
+            if paper is None:
+                raise ValueError(
+                    f"lib/{path.name}: {name}: `Eq. {mention}` of which "
+                    f"paper? Name it in front: {', '.join(LAST)}"
+                )
+            for number in numbers(mention):
+                _add(places, (paper, number), (f"lib/{path.name}", name))
+    return places
+
+
+def tests(root: Path) -> Places:
+    """(paper, number) -> the (file, name) of the tests that check it."""
+    places: Places = defaultdict(list)
+    for path, name, node in _definitions(root / "tests"):
+        for mark in node.decorator_list:
+            if not isinstance(mark, ast.Call) or not ast.unparse(
+                mark.func
+            ).endswith("mark.equation"):
+                continue
+            try:
+                paper, *found = (ast.literal_eval(arg) for arg in mark.args)
+            except ValueError as error:
+                raise ValueError(
+                    f"tests/{path.name}: {name}: write the paper and the "
+                    "numbers of mark.equation as literals"
+                ) from error
+            if not name.split(".")[-1].startswith("test_"):
+                raise ValueError(
+                    f"tests/{path.name}: {name} is marked but is no test_"
+                )
+            for number in found:
+                _add(places, (paper, number), (f"tests/{path.name}", name))
+    return places
+
+
+def problems(root: Path) -> list[str]:
+    """What is wrong: gaps of papers with a notebook, and stray numbers."""
+    found = []
+    code, checks = functions(root), tests(root)
+    for what, places in (("implements", code), ("checks", checks)):
+        for (paper, number), where in sorted(places.items()):
+            if number not in range(1, LAST.get(paper, 0) + 1):
+                found.append(
+                    f"{_names(where)} {what} {paper} Eq. ({number}), "
+                    "which does not exist"
+                )
+    for paper, last in LAST.items():
+        if not list((root / "notebooks").glob(f"[0-9][0-9]_{paper}.ipynb")):
+            continue
+        for number in range(1, last + 1):
+            key = paper, number
+            equation = f"{paper} Eq. ({number})"
+            if number not in TITLES.get(paper, {}):
+                found.append(f"{equation} has no title in tests/equations.py")
+            if key in NOTHING:
+                continue
+            if key not in code:
+                found.append(f"{equation} is named in no docstring of lib")
+            if key not in checks:
+                found.append(f"{equation} is marked at no test")
+    return found
+
+
+def markdown(root: Path) -> str:
+    """The ledger of the papers that have titles, as Markdown."""
+    code, checks = functions(root), tests(root)
+    lines = [
+        "# The equation ledger",
+        "",
+        "Which function implements each numbered equation of the papers, and "
+        "which tests",
+        "check it. Made by `python tests/equations.py --write` from the "
+        "docstrings of lib",
+        "and the marks of the tests; a test fails when it is out of date.",
+    ]
+    for paper, titles in TITLES.items():
+        lines += [
+            "",
+            f"## {paper}",
+            "",
+            "| Eq. | What it says | Function | Tests |",
+            "|---|---|---|---|",
+        ]
+        for number, title in titles.items():
+            key = paper, number
+            function = NOTHING.get(key) or _names(code.get(key, []))
+            test = _names(checks.get(key, []))
+            lines.append(f"| ({number}) | {title} | {function} | {test} |")
+    return "\n".join(lines) + "\n"
+
+
+def _definitions(
+    folder: Path,
+) -> Iterator[
+    tuple[Path, str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]
+]:
+    """Every function and class as (path, dotted name, node), files sorted."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+    def walk(node: ast.AST, prefix: str):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, kinds):
+                yield prefix + child.name, child
+                yield from walk(child, f"{prefix}{child.name}.")
+            else:
+                yield from walk(child, prefix)
+
+    for path in sorted(folder.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        for name, node in walk(tree, ""):
+            yield path, name, node
+
+
+def _add(places: Places, key: tuple[str, int], place: tuple[str, str]) -> None:
+    if place not in places[key]:
+        places[key].append(place)
+
+
+def _names(places: list[tuple[str, str]]) -> str:
+    files: dict[str, list[str]] = defaultdict(list)
+    for file, name in places:
+        files[file].append(f"`{name}`")
+    return (
+        "; ".join(
+            f"{file}: {', '.join(names)}" for file, names in files.items()
+        )
+        or "–"
+    )
+
+
+def main() -> None:
+    text = markdown(ROOT)
+    if sys.argv[1:] == ["--write"]:
+        target = ROOT / "tests" / "EQUATIONS.md"
+        beside = target.with_suffix(".tmp")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(target)
+    elif sys.argv[1:]:
+        sys.exit(f"unknown argument {sys.argv[1]}; the only one is --write")
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

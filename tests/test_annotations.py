@@ -1,0 +1,222 @@
+"""Lists are read as published; what is missing or wrong is named."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lib import ROOT, annotations
+from lib.annotations import Record, split_by_group
+
+DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
+
+
+def ucf101_lists(root, train, test, classes=("Archery", "HandstandPushups")):
+    folder = root / "ucfTrainTestlist"
+    folder.mkdir(parents=True)
+    numbered = [f"{i} {name}" for i, name in enumerate(classes, start=1)]
+    # As published: lines end with carriage return and newline.
+    for name, lines in (("classInd", numbered), ("trainlist01", train),
+                        ("testlist01", test)):
+        (folder / f"{name}.txt").write_text("\r\n".join([*lines, ""]))
+    return folder
+
+
+TRAIN = [
+    "Archery/v_Archery_g08_c01.avi 1",
+    "HandstandPushups/v_HandStandPushups_g09_c02.avi 2",
+]
+TEST = ["HandstandPushups/v_HandStandPushups_g01_c01.avi"]
+
+
+def test_ucf101(tmp_path):
+    ucf101_lists(tmp_path, TRAIN, TEST)
+    train, test, classes = annotations.ucf101(tmp_path, 1, lists_only=True)
+    assert classes == ["Archery", "HandstandPushups"]
+    path = tmp_path / "UCF-101" / TEST[0]
+    assert test == [Record(path, 1, "v_HandStandPushups_g01_c01", "g01")]
+    assert [(r.label, r.group) for r in train] == [(0, "g08"), (1, "g09")]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("Archery/v_Archery_g08_c01.avi 2", "label 2"),
+        ("Fencing/v_Fencing_g08_c01.avi 3", "class of classInd"),
+        ("../v_Archery_g08_c01.avi 1", "class of classInd"),
+        ("Archery/../../x/v_Archery_g08_c01.avi 1", "class of classInd"),
+        ("v_Archery_g08_c01.avi 1", "class of classInd"),
+    ],
+)
+def test_ucf101_names_the_wrong_line(tmp_path, line, reason):
+    folder = ucf101_lists(tmp_path, [TRAIN[0], line], TEST)
+    with pytest.raises(ValueError, match=reason) as caught:
+        annotations.ucf101(tmp_path, lists_only=True)
+    assert f"{folder / 'trainlist01.txt'}:2" in str(caught.value)
+
+
+def test_what_is_missing_is_named_with_the_mend(tmp_path):
+    with pytest.raises(FileNotFoundError, match="ucfTrainTestlist.*DATA_ROOT"):
+        annotations.ucf101(tmp_path)
+    folder = ucf101_lists(tmp_path, TRAIN, TEST)
+    with pytest.raises(FileNotFoundError, match="trainlist02.*DATA_ROOT"):
+        annotations.ucf101(tmp_path, "2", lists_only=True)
+    with pytest.raises(FileNotFoundError, match="videos.*UCF-101.*DATA_ROOT"):
+        annotations.ucf101(tmp_path)
+    (folder / "classInd.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="classInd"):
+        annotations.ucf101(tmp_path, lists_only=True)
+    with pytest.raises(FileNotFoundError, match="ut_interaction.*DATA_ROOT"):
+        annotations.ut_interaction(tmp_path)
+    (tmp_path / "ut_interaction" / "clips_set1").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="no .avi clips"):
+        annotations.ut_interaction(tmp_path)
+
+
+def test_unknown_splits():
+    for reader in (annotations.ucf101, annotations.ut_interaction):
+        with pytest.raises(ValueError, match="not '7'"):
+            reader("nowhere", "7")
+
+
+def ut_clips(root, sheet=True):
+    rows = ["clip,n_frames,main_actor(0=left;1=right;-1=both)"]
+    for part, names in (("1", ["0_1_4", "10_2_1", "2_1_1"]),
+                        ("2", ["0_11_5"])):
+        folder = root / "ut_interaction" / f"clips_set{part}"
+        folder.mkdir(parents=True)
+        for i, name in enumerate(names):
+            (folder / f"{name}.avi").touch()
+            actor = (0, 1, -1)[i]
+            rows.append(f"clips_set{part}/{name}.avi,{100 + i},{actor}")
+    if sheet:
+        path = root / "ut_interaction" / "ut_clips_derived.csv"
+        path.write_text("\n".join(rows) + "\n")
+        return path
+
+
+def test_ut_interaction(tmp_path):
+    ut_clips(tmp_path)
+    train, test, classes = annotations.ut_interaction(tmp_path, "set1")
+    assert classes[4] == "punch" and len(classes) == 6
+    assert [r.name for r in train] == ["set1_0_1_4", "set1_2_1_1",
+                                       "set1_10_2_1"]
+    assert [r.group for r in train] == ["set1_01", "set1_01", "set1_02"]
+    assert [r.label for r in train] == [4, 1, 1]
+    assert [r.main_actor for r in train] == ["left", "both", "right"]
+    assert train[0].spans == ((14, 86),)
+    other = annotations.ut_interaction(tmp_path, "2")
+    assert (other.train, other.test) == (test, train)
+
+
+def test_ut_interaction_without_its_sheet(tmp_path):
+    ut_clips(tmp_path, sheet=False)
+    train = annotations.ut_interaction(tmp_path).train
+    assert {(r.spans, r.main_actor) for r in train} == {(None, None)}
+
+
+def test_ut_interaction_names_what_does_not_fit(tmp_path):
+    sheet = ut_clips(tmp_path)
+    extra = tmp_path / "ut_interaction" / "clips_set1" / "3_1_2.avi"
+    extra.touch()
+    with pytest.raises(ValueError, match="no row 'clips_set1/3_1_2.avi'"):
+        annotations.ut_interaction(tmp_path)
+    sheet.unlink()
+    extra.rename(extra.with_name("3_1_9.avi"))
+    with pytest.raises(ValueError, match="3_1_9.avi: expected"):
+        annotations.ut_interaction(tmp_path)
+
+
+def test_restrict_orders_the_labels(tmp_path):
+    ucf101_lists(tmp_path, TRAIN, TEST)
+    lists = annotations.ucf101(tmp_path, lists_only=True)
+    turned = lists.restrict(["HandstandPushups", "Archery"])
+    assert [r.label for r in turned.train] == [1, 0]
+    one = lists.restrict(["HandstandPushups"])
+    assert [r.group for r in one.train] == ["g09"]
+    assert one.classes == ["HandstandPushups"] and one.test[0].label == 0
+    for classes in (["Fencing"], []):
+        with pytest.raises(ValueError, match="choose from"):
+            lists.restrict(classes)
+
+
+def records(groups, classes=3, copies=2):
+    """Each group has `copies` videos of every class."""
+    return [
+        Record(Path(f"{g}_{c}_{k}"), c, f"{g}_{c}_{k}", f"g{g:02d}")
+        for g in range(groups) for c in range(classes) for k in range(copies)
+    ]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_groups_never_cross(share):
+    given = records(20)
+    train, val = split_by_group(given, share)
+    assert not {r.group for r in train} & {r.group for r in val}
+    assert sorted(train + val) == sorted(given)
+    assert [r for r in given if r in train] == train
+    assert len(val) == round(share * len(given))
+    assert {r.label for r in train} == {r.label for r in val} == {0, 1, 2}
+
+
+def test_the_split_depends_on_groups_and_seed_only():
+    given = records(20)
+    val = split_by_group(given, 0.2, seed=1)[1]
+    again = split_by_group(given[::-1], 0.2, seed=1)[1]
+    assert set(again) == set(val)
+    others = [split_by_group(given, 0.2, seed=s)[1] for s in range(5)]
+    assert len({frozenset(r.group for r in val) for val in others}) > 1
+
+
+def test_each_class_is_on_both_sides_where_groups_allow():
+    # One class to a group: a tenth of 40 would be four, of ten classes.
+    given = [
+        Record(Path(str(i)), i % 10, str(i), f"g{i}") for i in range(40)
+    ]
+    train, val = split_by_group(given, 0.1)
+    assert Counter(r.label for r in val) == dict.fromkeys(range(10), 1)
+    lonely = Record(Path("x"), 10, "x", "only")
+    for seed in range(10):
+        train, val = split_by_group([*given, lonely], 0.1, seed)
+        assert lonely in train
+        assert {r.label for r in val} == set(range(10))
+
+
+def test_one_group_cannot_be_split():
+    with pytest.raises(ValueError, match="two groups"):
+        split_by_group(records(1), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("split", "counts"),
+    [("1", (9537, 3783)), ("2", (9586, 3734)), ("3", (9624, 3696))],
+)
+def test_ucf101_official_lists(split, counts):
+    folders = ("ucfTrainTestlist", "annotations/ucf101_splits")
+    if not any((DATA_ROOT / folder).is_dir() for folder in folders):
+        pytest.skip("no lists of UCF101 below DATA_ROOT")
+    lists = annotations.ucf101(DATA_ROOT, split, lists_only=True)
+    train, test, classes = lists
+    assert (len(train), len(test)) == counts and len(classes) == 101
+    assert len({r.name for r in train + test}) == 13320
+    assert not {r.group for r in train} & {r.group for r in test}
+    assert {r.label for r in train} == {r.label for r in test}
+    kept, val = split_by_group(train, 0.1)
+    assert {r.label for r in kept} == {r.label for r in val}
+    assert 0.05 < len(val) / len(train) < 0.15
+
+
+def test_ut_interaction_real():
+    if not (DATA_ROOT / "ut_interaction").is_dir():
+        pytest.skip("no ut_interaction/ below DATA_ROOT")
+    train, test, classes = annotations.ut_interaction(DATA_ROOT, "set1")
+    for part in (train, test):
+        assert len(part) == 60 and len({r.group for r in part}) == 10
+        counts = Counter(r.label for r in part)
+        assert set(counts) == set(range(6)) and min(counts.values()) >= 9
+        for record in part:
+            (start, end), = record.spans
+            assert 0 < start < end
+    kept, val = split_by_group(train, 0.2)
+    assert {r.label for r in kept} == {r.label for r in val}

@@ -1,0 +1,180 @@
+"""Broken files give an error that names them, never a made-up frame."""
+
+import os
+
+import av
+import numpy as np
+import pytest
+import torch
+from video_files import (
+    FORMATS, coded, cut, noisy, numbers, real_samples, write)
+
+from lib import video
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def broken_files(folder):
+    """Files without a single frame, and what the error says of each."""
+    sound = folder / "sound.mp4"
+    with av.open(str(sound), "w") as file:
+        stream = file.add_stream("aac", rate=8000)
+        noise = np.zeros((1, 4000), np.float32)
+        frame = av.AudioFrame.from_ndarray(noise, "fltp", "mono")
+        frame.rate = 8000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    files = {"empty.mp4": b"", "text.txt": b"hello\n" * 200,
+             "text.avi": b"hello\n" * 200, "noise.mkv": os.urandom(5000)}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    target = write(folder / "real.avi", coded(4))
+    (folder / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{target}\n")
+    whole = write(folder / "whole.mp4", coded(40), "libx264").read_bytes()
+    (folder / "headless.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "folder.avi").mkdir()
+    return {
+        "sound.mp4": "no video stream", "empty.mp4": "empty",
+        "text.txt": "not a video", "text.avi": "not a video",
+        "noise.mkv": "not a video", "list.m3u8": "not a video",
+        "headless.mp4": "not a video", "folder.avi": "not a file",
+        "missing.avi": "no such file",
+    }
+
+
+def test_broken_files_are_named_with_the_reason(tmp_path):
+    for name, reason in broken_files(tmp_path).items():
+        for call in (video.probe, video.read):
+            with pytest.raises(video.VideoError, match=reason) as caught:
+                call(tmp_path / name)
+            assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [form for form in FORMATS if form[0] != "clip.mp4"],
+)
+def test_truncated(tmp_path, name, codec, pix_fmt):
+    path = write(tmp_path / name, coded(60, 96, 128), codec, pix_fmt)
+    whole = video.read(path)
+    info = video.probe(cut(path, 0.6))
+    assert 0 < info.frames < 57
+    complaint = f"claims 60 frames, {info.frames} decode"
+    if not info.claimed:
+        complaint = f"claims 2.4 s, {info.frames} frames decode"
+    with pytest.raises(video.VideoError, match=complaint):
+        video.read(path)
+    assert torch.equal(
+        video.read(path, partial=True), whole[: info.frames]
+    )
+    last = info.frames - 1
+    assert torch.equal(video.read(path, [last]), whole[[last]])
+    with pytest.raises(video.VideoError, match="no frame 59"):
+        video.read(path, [0, 59])
+
+
+def test_fast_start_mp4_cut_short(tmp_path):
+    path = write(tmp_path / "clip.mp4", coded(60), "libx264",
+                 options={"movflags": "faststart"})
+    whole = video.read(path)
+    with pytest.raises(video.VideoError, match="claims 60 frames"):
+        video.read(cut(path, 0.9))
+    part = video.read(path, partial=True)
+    assert 0 < len(part) < 57 and torch.equal(part, whole[: len(part)])
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_cut_anywhere_what_is_left_is_exact(tmp_path, b_frames):
+    """FFmpeg would fill the lost part of the last frame by guessing."""
+    path = write(tmp_path / "clip.avi", noisy(60), b_frames=b_frames)
+    whole, data = video.read(path), path.read_bytes()
+    for share in np.linspace(0.4, 0.9, 40):
+        path.write_bytes(data[: int(share * len(data))])
+        part = video.read(path, partial=True)
+        assert 0 < len(part) < 60
+        assert torch.equal(part, whole[: len(part)])
+
+
+def test_damage_is_not_painted_over(tmp_path):
+    path = write(tmp_path / "clip.avi", noisy(40))
+    whole, data = video.read(path), bytearray(path.read_bytes())
+    for share in np.linspace(0.3, 0.7, 20):
+        bad, at = data.copy(), int(share * len(data))
+        bad[at : at + 30] = bytes(30)
+        path.write_bytes(bad)
+        assert video.probe(path).flaw
+        part = video.read(path, partial=True)
+        assert torch.equal(part, whole[: len(part)])
+
+
+def test_a_damaged_frame_ends_the_video(tmp_path):
+    path = write(tmp_path / "clip.avi", coded(40), "mjpeg", "yuvj420p")
+    whole = video.read(path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    path.write_bytes(data)
+    with pytest.raises(video.VideoError, match=r"frame \d+ is damaged"):
+        video.read(path)
+    part = video.read(path, partial=True)
+    assert 10 < len(part) < 30 and torch.equal(part, whole[: len(part)])
+
+
+def test_dropped_frames_are_no_flaw(tmp_path):
+    """An avi counts frames that were left out; the file is sound."""
+    times = [t for t in range(48) if t % 6 != 3]
+    path = write(tmp_path / "clip.avi", coded(40), times=times)
+    info = video.probe(path)
+    assert (info.claimed, info.frames, info.flaw) == (48, 40, None)
+    assert numbers(video.read(path)) == list(range(40))
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4", "clip.avi"])
+def test_longer_sound_is_no_flaw(tmp_path, name):
+    path = tmp_path / name
+    with av.open(str(path), "w") as file:
+        picture = file.add_stream("mpeg4", rate=25)
+        picture.height, picture.width, picture.pix_fmt = 48, 64, "yuv420p"
+        sound = file.add_stream("mp2", rate=16000)
+        for pixels in coded(20):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            file.mux(picture.encode(frame))
+        silence = np.zeros((1, 4 * 16000), np.int16)
+        frame = av.AudioFrame.from_ndarray(silence, "s16", "mono")
+        frame.rate = 16000
+        file.mux(sound.encode(frame))
+        file.mux([*picture.encode(), *sound.encode()])
+    assert video.probe(path).flaw is None
+    assert numbers(video.read(path)) == list(range(20))
+
+
+def test_any_damage_ends_in_frames_or_an_error(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, codec, pix_fmt in FORMATS:
+        path = write(tmp_path / name, coded(10), codec, pix_fmt)
+        data = path.read_bytes()
+        for _ in range(15):
+            bad = bytearray(data)
+            for at in rng.integers(0, len(bad), 20):
+                bad[at] = rng.integers(256)
+            path.write_bytes(bad)
+            try:
+                clip = video.read(path)
+            except video.VideoError as error:
+                assert str(path) in str(error)
+            else:
+                assert clip.shape[1] == 3 and len(clip) > 0
+
+
+def test_real_samples_cut_short(tmp_path):
+    """As written by XviD, whose packets may hold two frames."""
+    small = [path for path in real_samples()
+             if path.suffix == ".avi" and path.stat().st_size < 400_000]
+    for path in small:
+        whole, data = video.read(path), path.read_bytes()
+        short = tmp_path / path.name
+        for share in np.linspace(0.2, 0.9, 15):
+            short.write_bytes(data[: int(share * len(data))])
+            assert video.probe(short).flaw
+            part = video.read(short, partial=True)
+            assert torch.equal(part, whole[: len(part)])

@@ -1,0 +1,101 @@
+"""The house rules of lib: size, names, docstrings, who may import whom."""
+
+import ast
+import re
+import subprocess
+from graphlib import TopologicalSorter
+
+import pytest
+from refresh import ROOT
+
+PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta"}
+LAYERS = (
+    {"annotations", "video", "clips", "flow", "puppets", "puppet_actions",
+     "puppet_people", "puppet_scene"},
+    {"datasets", "metrics", "localisation", "readout", "backbones2d",
+     "backbones3d"},
+    {"training", "checkpoints", "results", "registry", "canvas", "plots",
+     "explorer"},
+)
+STANDARD = {"math", "typing", "collections", "functools", "itertools"}
+FILES = sorted((ROOT / "lib").glob("*.py"))
+TREES = {path.stem: ast.parse(path.read_text()) for path in FILES}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Everything a file imports, anywhere in it, as dotted names."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(tree: ast.Module) -> set[str]:
+    """The files of lib that a file imports."""
+    parts = (name.split(".") for name in imports(tree))
+    return {p[1] for p in parts if p[0] == "lib" and p[1] in TREES}
+
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+
+
+def test_lib_stays_small():
+    """Room for the five papers and the 3D backbones, and no more."""
+    assert len(set(TREES) - {"__init__"}) <= 26, sorted(TREES)
+
+
+@every_file
+def test_file_is_short_and_documented(path):
+    assert len(path.read_text().splitlines()) <= 300
+    tree = TREES[path.stem]
+    assert ast.get_docstring(tree)
+    bare = [
+        node.name for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    assert not bare, f"without a docstring: {bare}"
+
+
+@every_file
+def test_no_star_and_no_notebook_is_imported(path):
+    for name in imports(TREES[path.stem]):
+        assert not name.endswith("*") and "notebooks" not in name
+        assert not name.startswith("."), "copies of one file cannot do that"
+
+
+@every_file
+def test_dropout_knows_evaluation(path):
+    """As a module, or as `p if self.training else 0.`."""
+    for line in path.read_text().splitlines():
+        if re.search(r"\b(F|functional)\.\w*dropout|dropout_p=", line):
+            assert "self.training" in line, line
+
+
+def test_arrows_run_one_way():
+    for name, tree in TREES.items():
+        used = ours(tree)
+        if name in PAPERS:
+            roots = {n.lstrip(".").split(".")[0] for n in imports(tree)}
+            assert roots <= STANDARD | {"torch", "einops"}, (name, roots)
+        elif name != "__init__":
+            layer = [i for i, files in enumerate(LAYERS) if name in files]
+            assert layer, f"name the layer of lib/{name}.py in {__file__}"
+            below = set().union(*LAYERS[:layer[0] + 1])
+            assert used <= below, f"{name} imports {used - below}"
+    assert list(TopologicalSorter(
+        {name: ours(tree) for name, tree in TREES.items()}
+    ).static_order())  # raises CycleError on a circle
+
+
+def test_git_keeps_lib():
+    """GitHub's template for Python would ignore this very folder."""
+    done = subprocess.run(
+        ["git", "check-ignore", "lib", "lib/plots.py"], cwd=ROOT,
+        capture_output=True, text=True, timeout=30,
+    )
+    assert done.returncode == 1, done.stdout

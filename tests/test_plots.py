@@ -1,0 +1,273 @@
+"""Figures show what they were given; checked in the pixels, not by name."""
+
+import io
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lib import canvas, metrics, plots
+
+BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
+
+
+@pytest.fixture(autouse=True)
+def styled():
+    plots.style()
+
+
+@pytest.fixture
+def sample():
+    """Grey frames; the actor is a square that moves right, 2 px a frame."""
+    video = torch.full((16, 3, 32, 32), 128, dtype=torch.uint8)
+    mask = torch.zeros(16, 32, 32, dtype=torch.bool)
+    for t in range(16):
+        mask[t, 10:20, 2 * t % 22 + 1:2 * t % 22 + 9] = True
+    relevant = torch.arange(16) >= 8
+    return {"video": video, "mask": mask, "relevant": relevant, "label": 1}
+
+
+def pixels(image):
+    return np.array(Image.open(io.BytesIO(image.data)).convert("RGB"), int)
+
+
+def near(image, colour, within=40):
+    """Which pixels are near a colour (JPEG moves them a little)."""
+    return (abs(pixels(image) - colour).max(-1) <= within)
+
+
+def kind(image):
+    return Image.open(io.BytesIO(image.data)).format
+
+
+def test_overlay_marks_the_peak_and_leaves_uniform_maps_uniform(sample):
+    where = torch.full((16, 4, 4), 0.1)
+    flat = plots.overlay(sample["video"], where)
+    assert (flat == flat[0, :, :1, :1]).all()
+    where[3, 0, 0] = 1.0
+    light = plots.overlay(sample["video"], where).float().mean(1)
+    assert light[3].flatten().argmax() == 0
+    assert light[3, 0, 0] > light[3, -1, -1] + 50
+    # one maximum for the whole video: other frames are dark beside it
+    assert light[3].max() > light[4].max() + 50
+
+
+def test_overlay_ignores_the_scale_of_the_weights(sample):
+    where = torch.rand(16, 4, 4, generator=torch.Generator().manual_seed(0))
+    one = plots.overlay(sample["video"], where).int()
+    other = plots.overlay(sample["video"], where / 1000).int()
+    assert (one - other).abs().max() <= 1  # rounding of float32
+
+
+def test_overlay_of_a_dead_map_is_dark_not_nan(sample):
+    dead = plots.overlay(sample["video"], torch.zeros(16, 4, 4))
+    assert (dead < 100).all()
+
+
+@pytest.mark.parametrize("where, message", [
+    (torch.zeros(4, 4, 4), r"metrics\.expand"),
+    (torch.full((16, 4, 4), -1.0), ">= 0"),
+    (torch.full((16, 4, 4), torch.nan), "finite"),
+])
+def test_overlay_names_bad_weights(sample, where, message):
+    with pytest.raises(ValueError, match=message):
+        plots.overlay(sample["video"], where)
+
+
+def test_strip_brightness_of_cells_follows_when(sample):
+    when = torch.linspace(0, 1, 16)
+    image = plots.strip(
+        sample, sample["mask"].float(), when, title="t", columns=8
+    )
+    grey = pixels(image)
+    # rows from the bottom: axis, true cells, when cells; find the true row
+    blue = near(image, BLUE).sum(1)
+    true_row = int(np.flatnonzero(blue > 200)[5])
+    row = grey[true_row - 26]
+    cells = [row[canvas.LEFT + 50 * t + 25].mean() for t in range(16)]
+    assert np.all(np.diff(cells) > 5) and cells[0] < 20 and cells[-1] > 235
+    truth = near(image, BLUE)[true_row]
+    half = canvas.LEFT + 400
+    assert truth[half + 5:half + 395].mean() > 0.9
+    assert truth[canvas.LEFT + 5:half - 5].mean() < 0.05
+
+
+def test_strip_spans_equal_expanded_maps(sample):
+    when, where = torch.rand(4), torch.rand(4, 2, 2)
+    spans = torch.stack([torch.arange(4) * 4, torch.arange(4) * 4 + 4], 1)
+    by_spans = plots.strip(sample, where, when, spans=spans, title="t")
+    by_hand = plots.strip(
+        sample, metrics.expand(where[None], spans, 16)[0],
+        metrics.expand(when[None], spans, 16)[0], title="t",
+    )
+    assert by_spans.data == by_hand.data
+
+
+def test_strip_marks_a_wrong_answer(sample):
+    classes = ["run", "walk"]
+    red = []
+    for answer in (0, 1):
+        image = plots.strip(
+            sample, title="t", classes=classes, predicted=answer
+        )
+        colours = pixels(image)
+        red.append((colours[..., 0] - colours[..., 2] > 80).sum())
+    assert red[0] > 30 and red[1] == 0
+
+
+def test_verdict_claims_no_truth_that_is_unknown():
+    classes = ["run", "walk"]
+    assert canvas.verdict(None, 1, classes) == [
+        ("predicted: walk", canvas.INK)]
+    assert canvas.verdict(0, None, classes) == [("true: run", canvas.TRUE)]
+    assert canvas.verdict(0, 1, classes)[1] == (
+        "predicted: walk ✗", canvas.PREDICTED)
+
+
+def test_strip_needs_only_a_video(sample):
+    bare = {"video": sample["video"]}
+    plots.strip(bare, title="t")
+    plots.strip(bare, title="t", when=torch.ones(16), predicted=1)
+    nothing = {key: sample[key] & False for key in ("mask", "relevant")}
+    plots.strip(sample | nothing, title="t")
+
+
+def test_strip_takes_maps_that_still_carry_gradients(sample):
+    where = torch.rand(16, 4, 4, requires_grad=True)
+    when = torch.rand(16, requires_grad=True)
+    plots.strip(sample, where, when, title="t")
+
+
+def test_every_film_is_small_even_of_noise():
+    noise = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)
+    video = noise.float().unfold(2, 3, 1).mean(-1)[..., :62].byte()
+    image = plots.strip({"video": video, "label": 0}, torch.rand(16, 7, 7),
+                        title="t")
+    assert kind(image) == "JPEG" and len(image.data) <= canvas.JPEG_BYTES
+
+
+def test_contact_sheet_shows_the_same_moments_of_flow():
+    video = torch.arange(16, dtype=torch.uint8)[:, None, None, None] * 16
+    video = video.expand(16, 3, 20, 20)
+    image = plots.contact_sheet(
+        [video, video[:-1]], ["rgb", "flow"], title="t", columns=5
+    )
+    grey = pixels(image).mean(-1)
+    x = [canvas.LEFT + 100 * i + 50 for i in range(5)]
+    top, below = grey[100, x], grey[206, x]
+    assert np.allclose(top, below, atol=3) and np.all(np.diff(top) > 30)
+
+
+def test_boxes_draw_where_they_are_and_skip_missing_ones(sample):
+    frames = sample["video"][:2]
+    true = torch.tensor([[4.0, 4, 12, 28], [4, 4, 12, 28]])
+    none = torch.full((2, 4), torch.nan)
+    image = plots.boxes(frames, none, true, [0, 0], title="t", cell=128)
+    left = canvas.RIGHT
+    rows, columns = np.nonzero(near(image, BLUE)[52:])  # below the notes
+    inside = columns < left + 128
+    scale = 128 * (1 - 2 * canvas.GUTTER) / 32
+    edge = left + 128 * canvas.GUTTER
+    assert abs(columns[inside].min() - (edge + 4 * scale)) < 3
+    assert abs(columns[inside].max() - (edge + 12 * scale)) < 3
+    assert np.ptp(rows) == pytest.approx(24 * 4, abs=5)
+    both = plots.boxes(frames, true + 3, true, [0.6, 0.4], title="t")
+    assert near(both, VERMILION)[60:].sum() > near(image, VERMILION)[60:].sum()
+
+
+def test_boxes_call_no_overlap_where_nothing_is_annotated(sample):
+    frames, box = sample["video"][:1], torch.tensor([[4.0, 4, 12, 28]])
+    none = torch.full((1, 4), torch.nan)
+    unknown = plots.boxes(frames, box, none, [float("nan")], title="t")
+    missed = plots.boxes(frames, none, box, [0.0], title="t")
+    line = slice(52, 70)  # the words over the frame
+    assert not near(unknown, VERMILION, 60)[line].any()
+    assert near(missed, VERMILION, 60)[line].any()
+
+
+def test_timeline_bars_span_their_seconds():
+    when = torch.rand(80)
+    image = plots.timeline(
+        when, torch.tensor([[2.0, 4]]), torch.tensor([[5.0, 10]]), fps=8,
+        threshold=0.5, title="t",
+    )
+    for colour, start, end in ((BLUE, 2, 4), (VERMILION, 5, 10)):
+        x = np.flatnonzero(near(image, colour).sum(0) > 8)
+        assert abs(x.min() - (104 + 84 * start)) < 4
+        assert abs(x.max() - (104 + 84 * end)) < 4
+    nothing = plots.timeline(
+        when, torch.zeros(0, 2), torch.zeros(0, 2), fps=8, title="t"
+    )
+    assert not near(nothing, BLUE).any()
+
+
+def summary():
+    """The table of results.summarise for a baseline and one variant."""
+    nan = float("nan")
+    return pd.DataFrame({
+        "n": [5, 1], "mean": [0.6, 0.7], "interval": [0.02, nan],
+        "difference": [nan, 0.1], "difference_interval": [nan, nan],
+    }, index=["baseline", "attention"])
+
+
+def history(key="loss"):
+    return [{"step": i + 1, key: 1 / (i + 1)} for i in range(50)]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: plots.curves({"a": history()}, "loss", title="t", chance=0.1),
+    lambda: plots.curves({"a": history() + history("score")}, "score",
+                         title="t"),
+    lambda: plots.forest(summary(), title="t", label="top-1"),
+    lambda: plots.bars({"a": metrics.Score(0.6, 0.1, 20)}, title="t",
+                       label="share"),
+], ids=["curves", "sparse", "forest", "bars"])
+def test_plots_are_small_png_and_the_same_each_time(draw):
+    first, second = draw(), draw()
+    assert kind(first) == "PNG" and len(first.data) < 40_000
+    assert first.data == second.data
+
+
+def test_curves_do_not_need_a_logged_value_at_every_step():
+    rows = history()
+    rows[9]["score"], rows[49]["score"] = 0.2, 0.8
+    image = plots.curves({"a": rows}, "score", title="t")
+    assert near(image, BLUE).sum() > 100
+
+
+def test_every_history_is_drawn():
+    names = "abcdefgh"
+    seven, eight = (
+        plots.curves({n: history() for n in names[:k]}, "loss", title="t")
+        for k in (7, 8)
+    )
+    assert seven.data != eight.data
+
+
+def test_long_titles_wrap_inside_the_figure(sample):
+    short = plots.strip(sample, title="short")
+    long = plots.strip(sample, title="a long finding " * 12)
+    assert pixels(long).shape[0] > pixels(short).shape[0] + 15
+    assert (pixels(long)[:, -4:] > 245).all()  # nothing runs off the right
+
+
+def test_show_links_the_file_and_follows_the_source():
+    shown = plots.show(plots.overlay).data
+    assert shown.startswith("[`lib/plots.py`](../lib/plots.py)")
+    assert "```python\ndef overlay(" in shown and shown.endswith("\n```")
+    method = plots.show(canvas.picture)
+    assert method.data == plots.show(canvas.picture).data
+
+
+def test_images_and_source_print_no_address():
+    from IPython.core.formatters import DisplayFormatter
+
+    image = plots.bars({"a": metrics.Score(0.6, 0.1, 2)}, title="t", label="")
+    for thing in (image, plots.show(plots.style)):
+        data, _ = DisplayFormatter().format(thing)
+        assert "0x" not in data["text/plain"]
+        nbformat.validate(nbformat.v4.new_output("display_data", data),
+                          "display_data", version=4)

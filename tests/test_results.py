@@ -1,0 +1,248 @@
+"""Ablations, intervals, comparisons, and the papers' typed figures."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from lib import ROOT, results
+from lib.registry import FIELDS, Experiment, Registry
+
+VARIANTS = {"pooling": {"where": False}, "full": {"where": True}}
+
+
+def experiment(**changes):
+    return Experiment(**{
+        "notebook": "03", "dataset": "puppets", "split": "test", "n_test": 9,
+        "params": {"steps": 5}, "data": {"size": 32}, "device": "cpu",
+        "files": ("lib/results.py",)} | changes)
+
+
+def lines(metric="accuracy", stale=False, **variants):
+    return [{"variant": variant, "seed": seed, "metrics": {metric: value},
+             "stale": stale}
+            for variant, values in variants.items()
+            for seed, value in enumerate(values)]
+
+
+class Runs:
+    """Counts what was run; stops like an interrupted notebook if asked."""
+
+    def __init__(self, stop=99):
+        self.seen, self.stop = [], stop
+
+    def __call__(self, variant, seed):
+        if len(self.seen) == self.stop:
+            raise KeyboardInterrupt
+        self.seen.append((variant, seed))
+        return {"accuracy": torch.tensor(0.5 + 0.1 * (variant == "full")),
+                "undefined": math.nan}
+
+
+def test_ablate_runs_each_once_and_goes_on_after_an_interruption(tmp_path):
+    registry, first, then, again = (
+        Registry(tmp_path / "03.jsonl"), Runs(stop=3), Runs(), Runs())
+    seeds = [0, 1]
+    with pytest.raises(KeyboardInterrupt):
+        results.ablate(VARIANTS, seeds, first, experiment=experiment(),
+                       registry=registry)
+    assert first.seen == [("pooling", 0), ("full", 0), ("pooling", 1)]
+    found = results.ablate(VARIANTS, seeds, then, experiment=experiment(),
+                           registry=registry)
+    assert then.seen == [("full", 1)] and len(found) == 4
+    results.ablate(VARIANTS, seeds, again, experiment=experiment(),
+                   registry=registry)
+    assert again.seen == []
+    assert all(set(line) == set(FIELDS) for line in registry.lines())
+    assert [(x["variant"], x["seed"]) for x in found] == [
+        (variant, seed) for seed in seeds for variant in VARIANTS]
+    assert found[1]["metrics"]["accuracy"] == pytest.approx(0.6)
+    # a metric without a value is kept as such, in words JSON knows
+    assert found[1]["metrics"]["undefined"] is None
+    assert found[1]["params"] == {"steps": 5, "where": True}
+
+
+def test_ablate_without_a_registry_gives_the_same_lines(tmp_path):
+    kept, loose = (
+        results.ablate(VARIANTS, [0], Runs(), experiment=experiment(),
+                       registry=registry)
+        for registry in (Registry(tmp_path / "03.jsonl"), None))
+    for line in kept + loose:
+        assert line.pop("minutes") >= 0
+    assert kept == loose
+
+
+@pytest.mark.parametrize("change", [
+    {"params": {"steps": 6}}, {"data": {"size": 48}}, {"split": "2"},
+    {"dataset": "ucf101"}, {"files": ("lib/registry.py",)}])
+def test_any_setting_that_matters_means_another_run(tmp_path, change):
+    registry, runs = Registry(tmp_path / "03.jsonl"), Runs()
+    for about in (experiment(), experiment(**change)):
+        results.ablate(VARIANTS, [0], runs, experiment=about,
+                       registry=registry)
+    assert len(runs.seen) == 4
+
+
+def test_stale_lines_are_shown_and_never_mixed(tmp_path):
+    registry, runs = Registry(tmp_path / "03.jsonl"), Runs()
+    results.ablate(VARIANTS, [0, 1], runs, experiment=experiment(),
+                   registry=registry)
+    now = experiment(params={"steps": 7})
+    results.ablate({"full": VARIANTS["full"]}, [0], runs, experiment=now,
+                   registry=registry)
+    found = registry.recorded(VARIANTS, [0, 1, 2], now)
+    assert [(x["variant"], x["seed"], x["stale"]) for x in found] == [
+        ("pooling", 0, True), ("full", 0, False), ("pooling", 1, True),
+        ("full", 1, True)]
+    summary = results.summarise(found, "accuracy", "full")
+    assert list(summary.index) == ["full", "pooling (stale)", "full (stale)"]
+    assert list(summary["n"]) == [1, 2, 1]
+    # paired with the stale baseline, which has seed 1 only
+    assert summary.loc["pooling (stale)", "difference"] == pytest.approx(-0.1)
+
+
+def test_intervals_against_numbers_worked_out_by_hand():
+    summary = results.summarise(
+        lines(base=[0.7, 0.85, 0.8], full=[0.8, 0.9, 1.0]), "accuracy",
+        "base")
+    full = summary.loc["full"]
+    # s = 0.1, t(0.975, 2) = 4.302653: 4.302653 * 0.1 / sqrt(3)
+    assert full["mean"] == pytest.approx(0.9)
+    assert full["interval"] == pytest.approx(0.248414, abs=1e-6)
+    # differences 0.1, 0.05, 0.2: mean 0.116667, s 0.0763763
+    assert full["difference"] == pytest.approx(0.116667, abs=1e-6)
+    assert full["difference_interval"] == pytest.approx(0.189729, abs=1e-6)
+    assert math.isnan(summary.loc["base", "difference"])
+    assert list(summary["n"]) == [3, 3]
+
+
+def test_differences_are_paired_by_seed_whatever_the_order():
+    # the seeds differ a lot, the gain within each hardly
+    few = lines(base=[0.1, 0.5, 0.9], full=[0.21, 0.6, 0.99])
+    for order in (few, few[::-1]):
+        full = results.summarise(order, "accuracy", "base").loc["full"]
+        assert full["interval"] > 0.9
+        assert full["difference"] == pytest.approx(0.1)
+        assert full["difference_interval"] < 0.03
+    # only seeds that both have count for the difference
+    full = results.summarise(few[:2] + few[3:], "accuracy", "base").loc["full"]
+    assert full["difference"] == pytest.approx(0.105) and full["n"] == 3
+
+
+def test_one_seed_has_no_interval_and_no_value_is_no_zero():
+    summary = results.summarise(lines(base=[0.5], full=[0.7, None]),
+                                "accuracy", "base")
+    assert summary.loc["full", "n"] == 1
+    assert math.isnan(summary.loc["full", "interval"])
+    assert results.as_text(math.nan, ".1f") == "–"
+    assert results.as_text(1.25, ".2f") == "1.25"
+    assert results.as_text(1.25, "+.2f", 0.5) == "+1.25 ± 0.5"
+
+
+def test_summarise_names_what_is_wrong():
+    few = lines(base=[0.1], full=[0.2])
+    with pytest.raises(ValueError, match="'pooling' is not among"):
+        results.summarise(few, "accuracy", "pooling")
+    with pytest.raises(KeyError, match="accuracy"):
+        results.summarise(few, "top5", "base")
+    with pytest.raises(ValueError, match="two lines of base"):
+        results.summarise(few + few[:1], "accuracy", "base")
+
+
+@pytest.mark.parametrize("correct, n, low, high", [
+    (81, 263, 0.2553, 0.3662),  # Newcombe (1998), table I
+    (15, 148, 0.0624, 0.1605),
+    (0, 20, 0.0, 0.1611),
+    (1, 29, 0.0061, 0.1718)])
+def test_the_wilson_interval_against_published_values(correct, n, low, high):
+    got = results.accuracy_interval(correct, n)
+    assert got == pytest.approx((low, high), abs=1e-4)
+    mirrored = results.accuracy_interval(n - correct, n)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-4)
+
+
+def test_an_impossible_share_is_refused():
+    for correct, n in ((3, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match=f"{correct} of {n}"):
+            results.accuracy_interval(correct, n)
+
+
+def test_paired_wins_counts_seeds_and_can_say_false():
+    few = lines(base=[0.5, 0.5, 0.5, 0.4], full=[0.6, 0.51, 0.7])
+    assert results.paired_wins(few, "accuracy", "full", "base") == (
+        "full beats base by more than 0 in 3 of 3 seeds: True")
+    assert results.paired_wins(few, "accuracy", "full", "base", 0.05) == (
+        "full beats base by more than 0.05 in 2 of 3 seeds: False")
+    stale = lines(stale=True, base=[0.1], full=[0.9])
+    assert results.paired_wins(stale, "accuracy", "full", "base").endswith(
+        "0 of 0 seeds: False")
+
+
+def test_every_typed_figure_has_the_schema():
+    entries = yaml.safe_load((ROOT / results.PAPERS).read_text("utf-8"))
+    for entry in entries:
+        assert list(entry) == ["paper", "table", "row", "column", "value"]
+        *names, value = entry.values()
+        assert all(isinstance(name, str) and name for name in names)
+        assert isinstance(value, float) or value in results.NO_FIGURE, entry
+    places = [tuple(entry.values())[:4] for entry in entries]
+    assert len(set(places)) == len(places)
+
+
+def test_the_papers_figures_where_its_text_repeats_them():
+    one = results.paper("where_and_when", "1")
+    assert one.shape == (10, 2) and list(one.columns) == ["HMDB51", "UCF101"]
+    assert one.loc["Ours", "UCF101"] == 87.11
+    assert one.iloc[2, 1] == "not given"
+    # "all the sub-components contribute": each is below the whole model
+    assert (one.loc[one.index.str.startswith("Ours w/o")]
+            < one.loc["Ours"]).all(axis=None)
+    text = results.paper("where_and_when", "4.2.2")["THUMOS14"]
+    assert text["Ours"] - text["Without attention"] == pytest.approx(3.88)
+    six = results.paper("where_and_when", 6)
+    assert (six.iloc[1] > six.iloc[0]).all()
+    # Table 6 rounds Table 1's full model
+    assert six.iloc[1, 1] == round(one.loc["Ours", "HMDB51"], 1)
+    assert results.paper("where_and_when", "2").shape == (9, 2)
+    for table, last in (("3", 17.7), ("4", 17.9)):
+        ours = results.paper("where_and_when", table).loc["Ours"]
+        assert ours.iloc[-1] == last and ours.is_monotonic_decreasing
+    with pytest.raises(KeyError, match="where_and_when 1"):
+        results.paper("where_and_when", "9")
+
+
+def test_compare_says_whether_the_signs_agree():
+    table = pd.DataFrame({"HMDB51": {
+        "Base": 50.0, "Up": 53.0, "Down": 48.0, "Unsure": 51.0, "Once": 52.0,
+        "None": "not given", "Bad": "damaged"}}, dtype=object)
+    same = [0.50, 0.52, 0.51]
+    summary = results.summarise(lines(
+        base=same, up=[0.60, 0.61, 0.62], down=[0.58, 0.60, 0.60],
+        unsure=[0.50, 0.53, 0.52], once=[0.9], none=same, bad=same),
+        "accuracy", "base")
+    rows = {name.lower(): name for name in table.index} | {"lost": "Up"}
+    got = results.compare(summary, table, "HMDB51", rows, baseline="base")
+    assert dict(got["sign"]) == {
+        "base": "–", "up": "same sign", "down": "opposite",
+        "unsure": "undecided", "once": "undecided", "none": "not given",
+        "bad": "not given", "lost": "undecided"}
+    assert dict(got.loc["up"]) == {
+        "paper": "53", "its difference": "+3.00", "ours": "61.0 ± 2.5",
+        "our difference": "+10.0 ± 2.5", "n": "3", "sign": "same sign"}
+    assert dict(got.loc["bad"])["paper"] == "damaged"
+    assert got.loc["once", "ours"] == "90.0" and got.loc["lost", "n"] == "0"
+    assert got.map(lambda value: isinstance(value, str)).all(axis=None)
+
+
+def test_compare_marks_stale_runs():
+    table = pd.DataFrame({"HMDB51": {"Base": 50.0, "Up": 53.0}}, dtype=object)
+    summary = results.summarise(
+        lines(base=[0.5, 0.5]) + lines(stale=True, up=[0.6, 0.6]),
+        "accuracy", "base")
+    got = results.compare(summary, table, "HMDB51",
+                          {"base": "Base", "up": "Up"}, baseline="base")
+    assert list(got.index) == ["base", "up (stale)"]
+    # its baseline is fresh, and is not compared with it
+    assert got.loc["up (stale)", "our difference"] == "–"

@@ -1,0 +1,79 @@
+"""Video files for tests: frames that carry their number, encoded here."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from lib import ROOT
+
+CELL = 8
+FORMATS = [
+    ("clip.avi", "mpeg4", "yuv420p"),
+    ("clip.avi", "mjpeg", "yuvj420p"),
+    ("clip.mp4", "libx264", "yuv420p"),
+    ("clip.mkv", "libx264", "yuv420p"),
+    ("clip.webm", "libvpx-vp9", "yuv420p"),
+]
+
+
+def coded(count, height=48, width=64):
+    """Frames (T, H, W, 3) that carry their number in six squares."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(60, 190, (1, height // 8, width // 8, 3))
+    frames = frames.repeat(8, 1).repeat(8, 2).repeat(count, 0)
+    for t in range(count):
+        frames[t] = np.roll(frames[t], 5 * t, 1)
+        for bit in range(6):
+            at = slice(bit * CELL, (bit + 1) * CELL)
+            frames[t, :CELL, at] = 255 * (t >> bit & 1)
+    return frames.astype(np.uint8)
+
+
+def noisy(count):
+    """Frames that fill a file: the noise of each is new."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 96, 128, 3), dtype=np.uint8)
+
+
+def numbers(clip):
+    """The numbers that the frames of a clip (T, 3, H, W) carry."""
+    top = clip[:, :, :CELL, : 6 * CELL].float().mean(1)
+    squares = top.unflatten(2, (6, CELL))[:, 2:6, :, 2:6].mean((1, 3))
+    return ((squares > 127) * 2 ** torch.arange(6)).sum(1).tolist()
+
+
+def write(path, frames, codec="mpeg4", pix_fmt="yuv420p", times=None,
+          b_frames=None, **settings):
+    """Encode frames (T, H, W, 3) at 25 frames per second."""
+    with av.open(str(path), "w", **settings) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.gop_size = 10
+        if b_frames is not None:
+            stream.codec_context.max_b_frames = b_frames
+        for t, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.time_base = Fraction(1, 25)
+            frame.pts = t if times is None else times[t]
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return Path(path)
+
+
+def cut(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def real_samples():
+    folder = ROOT / (os.environ.get("DATA_ROOT") or "data") / "samples"
+    if not folder.is_dir():
+        pytest.skip("no samples/ below DATA_ROOT")
+    return sorted(folder.iterdir())
