@@ -6,8 +6,8 @@ The papers fine-tune their CNN on the target set and then freeze it; these
 weights are that for puppets. Training videos come from the actors of the
 training split, drawn with another seed than the notebooks use, so no notebook
 meets a video again, and no test actor is ever seen. The step with the best
-validation accuracy is kept. About five minutes a network on one core; writes
-lib/weights/<name>_puppets.safetensors as float16.
+validation accuracy is kept. Four to fifteen minutes a network on one core;
+writes lib/weights/<name>_puppets.safetensors as float16.
 """
 
 import argparse
@@ -62,8 +62,8 @@ def pretrain(name: str, train, val, steps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", default=list(backbones2d.SMALL))
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--videos", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--videos", type=int, default=3000)
     options = parser.parse_args()
     train = in_memory(Puppets("train", options.videos, seed=SEED))
     val = in_memory(Puppets("val", 500, seed=SEED))

@@ -74,6 +74,24 @@ def sample_clips(total: int, length: int = 8) -> torch.Tensor:
     return index.clamp(max=total - 1)
 
 
+def thin(sample: dict[str, Any], frames: int) -> dict[str, Any]:
+    """Keep the centres of `frames` equal segments of a whole sample.
+
+    What a reader does while it decodes. `fps` becomes the rate of the kept
+    frames; `segments` stay in seconds. Flow knows no frames left out: it is
+    dropped.
+    """
+    total = len(sample["video"])
+    kept = sample_uniform(total, frames)
+    thinned = {
+        key: value[kept]
+        if isinstance(value, torch.Tensor) and key != "segments"
+        else value
+        for key, value in sample.items() if key != "flow"
+    }
+    return thinned | {"fps": sample["fps"] * frames / total}
+
+
 def _transform(
     sample: dict[str, Any], steps: Callable[[int, int], list]
 ) -> dict[str, Any]:

@@ -8,16 +8,16 @@ its name.
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
 
-from lib import ROOT, annotations, video
+from lib import ROOT, annotations, puppets, video
 from lib.annotations import Record, split_by_group
-from lib.clips import ClipCache
+from lib.clips import ClipCache, thin
 
 # What has another length in every video: a list in a batch, never stacked.
 RAGGED = ("segments",)
@@ -27,6 +27,9 @@ READERS = {
     "ucf101": (annotations.ucf101, 0.1),
     "ut_interaction": (annotations.ut_interaction, 0.2),
 }
+PARTS = ("train", "val", "test")
+PUPPETS = {
+    "puppets": puppets.DIALS, "puppets_untrimmed": puppets.UNTRIMMED}
 PLANNED = ("hmdb51", "ucf101_24", "thumos14", "moments")
 
 
@@ -231,39 +234,54 @@ class Videos(Dataset):
         return sample
 
 
+class Thinned(Dataset):
+    """A dataset of whole videos, of which `frames` each are kept."""
+
+    def __init__(self, data: Dataset, frames: int):
+        self.data, self.frames, self.classes = data, frames, data.classes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return thin(self.data[index], self.frames)
+
+
 def load(
     dataset: str = "puppets", *, data_root: str | Path | None = None,
     classes: Sequence[str] | None = None, frames: int = 16, size: int = 64,
     n_train: int = 1000, n_val: int = 200, n_test: int = 500, seed: int = 0,
     split: str = "1", cache: str | Path | None = None,
-    on_error: str = "raise", **dials: Any,
+    on_error: str = "raise",
 ) -> Splits:
     """Load the three splits of a data set by its name.
 
-    dataset: "puppets", "ucf101" or "ut_interaction".
+    dataset: "puppets", "puppets_untrimmed", "ucf101" or "ut_interaction".
     data_root: the folder of the real data; else the environment variable
-        DATA_ROOT, else `data`. Relative paths count from the project root.
+        DATA_ROOT, else `data`; counted from the project root.
     classes: names to restrict the data set to; they give the labels' order.
-    n_train, n_val, n_test, dials: for puppets only (`dials` replaces fields
-        of `puppets.DIALS`). A real set is taken whole.
+    frames: of each video, evenly over its whole length.
+    n_train, n_val, n_test: for puppets only. A real set is taken whole.
     seed: of the puppets, or of the real sets' validation split, which is
         cut by group from the training list.
     split: the official split of a real set (UCF101 "1" to "3"; "1" trains
         UT-Interaction on set 1, "2" on set 2).
     cache, on_error: see `Videos`.
     """
-    if dataset == "puppets":
-        dials |= {"frames": frames, "size": size}
-        counts = {"train": n_train, "val": n_val, "test": n_test}
-        return _puppets(counts, classes, seed, dials)
-    names = ["puppets", *READERS]
+    if dataset in PUPPETS:
+        dials = replace(PUPPETS[dataset], size=size)
+        parts = [
+            Thinned(puppets.Puppets(part, n, classes=classes, dials=dials,
+                                    seed=seed), frames)
+            for part, n in zip(PARTS, (n_train, n_val, n_test), strict=True)
+        ]
+        return Splits(*parts, list(parts[0].classes))
+    names = [*PUPPETS, *READERS]
     if dataset in PLANNED:
         raise NotImplementedError(
             f"the reader of {dataset} is not here yet; use one of {names}")
     if dataset not in READERS:
         raise ValueError(f"unknown dataset {dataset!r}: choose from {names}")
-    if dials:
-        raise ValueError(f"{sorted(dials)} are for puppets, not {dataset}")
     reader, share = READERS[dataset]
     root = data_root or os.environ.get("DATA_ROOT") or "data"
     lists = reader(ROOT / Path(root).expanduser(), split)
@@ -278,23 +296,3 @@ def load(
         for records in (train, val, lists.test)
     )
     return Splits(*parts, lists.classes)
-
-
-def _puppets(
-    counts: dict[str, int], classes: Sequence[str] | None, seed: int,
-    changes: dict[str, Any],
-) -> Splits:
-    from lib import puppets
-
-    known = [field.name for field in fields(puppets.DIALS)]
-    if unknown := sorted(set(changes) - set(known)):
-        raise ValueError(f"puppets have no dial {unknown}, only {known}")
-    for name, value in changes.items():
-        # A range from a yaml file is a list.
-        changes[name] = tuple(value) if isinstance(value, list) else value
-    dials = replace(puppets.DIALS, **changes)
-    parts = [
-        puppets.Puppets(split, n, classes=classes, dials=dials, seed=seed)
-        for split, n in counts.items()
-    ]
-    return Splits(*parts, list(parts[0].classes))

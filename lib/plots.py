@@ -19,12 +19,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-import torch.nn.functional as F
 from IPython.display import Image, Markdown
 from torch import Tensor
 
 from lib import canvas, metrics
-from lib.canvas import DPI, INK, PREDICTED, QUIET, TRUE
+from lib.canvas import DPI, INK, PREDICTED, QUIET, TRUE, overlay
 
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 CELL = 100
@@ -54,32 +53,6 @@ def show(thing: Callable) -> Markdown:
     source = textwrap.dedent(inspect.getsource(thing)).rstrip()
     path = f"lib/{Path(inspect.getsourcefile(thing)).name}"
     return Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")
-
-
-def overlay(video: Tensor, where: Tensor) -> Tensor:
-    """Heat maps over greyed frames.
-
-    `video` uint8 `(T, 3, H, W)`, `where` `(T, h, w)` of weights >= 0 ->
-    uint8 `(T, 3, H, W)`. Maps are enlarged bilinearly and divided by the
-    largest weight *of the video*, never stretched from their smallest: an
-    attention that is equal everywhere looks equal everywhere.
-    """
-    if len(where) != len(video):
-        raise ValueError(
-            f"`where` has {len(where)} steps, `video` {len(video)} frames; "
-            "bring it to frames with metrics.expand(where, spans, frames)"
-        )
-    if not torch.isfinite(where).all() or (where < 0).any():
-        raise ValueError("`where` must hold finite weights >= 0")
-    heat = where.detach()[:, None].float()
-    heat = heat / heat.max().clamp(min=1e-12)
-    heat = F.interpolate(heat, size=video.shape[-2:], mode="bilinear")
-    tones = mpl.colormaps["inferno"](heat[:, 0].numpy())[..., :3]
-    tones = torch.from_numpy(tones).permute(0, 3, 1, 2).float() * 255
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    grey = (video.float() * luma).sum(1, keepdim=True)
-    mix = 0.4 + 0.3 * heat
-    return ((1 - mix) * grey + mix * tones).round().byte()
 
 
 def contact_sheet(
@@ -290,4 +263,28 @@ def bars(scores: Mapping, *, title: str, label: str) -> Image:
     ax.set(xlabel=label, xlim=(0, 1))
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="center left", bbox_to_anchor=(1.04, 0.5))
+    return canvas.picture(figure, photo=False, alt=title)
+
+
+def matrix(
+    table: Tensor, rows: Sequence[str], columns: Sequence[str], *,
+    title: str, rows_are: str, columns_are: str,
+) -> Image:
+    """Shares `table` `(rows, columns)` in [0, 1] as cells, darker is more.
+
+    A confusion matrix, say; shares of 0.1 and more are also written.
+    """
+    figure, ax = canvas.plot(
+        1.6 + 0.42 * len(columns), 1.4 + 0.34 * len(rows), title
+    )
+    ax.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(table.numpy()):
+        if share >= 0.1:
+            ax.text(column, row, f"{100 * share:.0f}", ha="center",
+                    va="center", color="white" if share > 0.6 else INK)
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(xlabel=f"{columns_are} (per cent of a row)", ylabel=rows_are)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
     return canvas.picture(figure, photo=False, alt=title)

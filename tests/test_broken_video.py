@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 from video_files import (
-    FORMATS, coded, cut, noisy, numbers, real_samples, write)
+    FORMATS,
+    coded,
+    cut,
+    noisy,
+    numbers,
+    real_samples,
+    write,
+)
 
 from lib import video
 

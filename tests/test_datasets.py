@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_columns import same
 
-from lib import ROOT, datasets, video
+from lib import ROOT, datasets, puppets, video
 from lib.annotations import Record
 
 pytestmark = pytest.mark.timeout(120)
@@ -201,8 +201,6 @@ def test_load_says_what_it_lacks(tmp_path):
     splits = datasets.load("ucf101", data_root=tmp_path, frames=4, size=32,
                            on_error="skip")
     assert len(splits.test) == 1 and len(splits.test.skipped) == 1
-    with pytest.raises(ValueError, match="clutter.*puppets"):
-        datasets.load("ucf101", data_root=tmp_path, clutter=3)
     for name in datasets.PLANNED:
         with pytest.raises(NotImplementedError, match=f"{name} is not here"):
             datasets.load(name)
@@ -218,26 +216,37 @@ def test_relative_roots_count_from_the_project(tmp_path, monkeypatch):
 
 
 def test_load_puppets():
-    puppets = pytest.importorskip("lib.puppets")
     names = list(puppets.CLASSES[:2])
     train, val, test, classes = datasets.load(
-        classes=names, frames=12, size=48, n_train=6, n_val=4, n_test=2,
-        seed=3, clutter=[0, 1],
+        classes=names, frames=8, size=48, n_train=6, n_val=4, n_test=2,
+        seed=3,
     )
     assert [len(part) for part in (train, val, test)] == [6, 4, 2]
     assert classes == names
-    assert train[0]["video"].shape == (12, 3, 48, 48)
-    dials = puppets.Dials(frames=12, size=48, clutter=(0, 1))
-    direct = puppets.Puppets("val", 4, classes=names, dials=dials, seed=3)
-    assert torch.equal(val[3]["video"], direct[3]["video"])
+    dials = puppets.Dials(size=48)
+    whole = puppets.Puppets("val", 4, classes=names, dials=dials, seed=3)[3]
+    kept = torch.arange(8) * 2 + 1  # centres of 8 pairs of 16 frames
+    for key in ("video", "mask", "boxes", "relevant"):
+        assert torch.equal(val[3][key], whole[key][kept]), key
+    assert val[3]["fps"] == whole["fps"] / 2
+    assert torch.equal(val[3]["segments"], whole["segments"])
     batch = datasets.in_memory(test).__getitems__([1, 0])
-    assert batch["mask"].shape == (2, 12, 48, 48)
-    with pytest.raises(ValueError, match="no dial .'colour'"):
-        datasets.load(colour=3)
+    assert batch["mask"].shape == (2, 8, 48, 48)
+
+
+def test_load_untrimmed_puppets():
+    test = datasets.load("puppets_untrimmed", frames=32, n_train=1, n_val=1,
+                         n_test=8).test
+    assert max(len(test[i]["segments"]) for i in range(8)) > 1
+    for i in range(8):  # seconds fit the frames that were kept
+        sample = test[i]
+        time = (torch.arange(32) + 0.5) / sample["fps"]
+        start, end = sample["segments"].T[..., None]
+        inside = ((start <= time) & (time < end)).any(0)
+        assert (inside != sample["relevant"]).sum() <= len(start) * 2
 
 
 def test_real_and_built_in_samples_have_the_same_types(tmp_path):
-    pytest.importorskip("lib.puppets")
     puppet = datasets.load(n_train=1, n_val=1, n_test=1).train[0]
     item = record(write(tmp_path / "a.avi"), spans=((5, 15),))
     real = datasets.Videos([item], classes=["x"])[0]

@@ -255,9 +255,9 @@ def test_long_titles_wrap_inside_the_figure(sample):
 
 
 def test_show_links_the_file_and_follows_the_source():
-    shown = plots.show(plots.overlay).data
+    shown = plots.show(plots.strip).data
     assert shown.startswith("[`lib/plots.py`](../lib/plots.py)")
-    assert "```python\ndef overlay(" in shown and shown.endswith("\n```")
+    assert "```python\ndef strip(" in shown and shown.endswith("\n```")
     method = plots.show(canvas.picture)
     assert method.data == plots.show(canvas.picture).data
 
@@ -271,3 +271,15 @@ def test_images_and_source_print_no_address():
         assert "0x" not in data["text/plain"]
         nbformat.validate(nbformat.v4.new_output("display_data", data),
                           "display_data", version=4)
+
+
+def test_matrix_is_darkest_where_the_share_is_largest():
+    def brightness(table):
+        image = plots.matrix(table, ["a", "b"], ["a", "b"], title="finding",
+                             rows_are="true", columns_are="predicted")
+        return np.asarray(Image.open(io.BytesIO(image.data)).convert("L"))
+
+    filled = brightness(torch.tensor([[0.9, 0.1], [0.0, 1.0]]))
+    blank = brightness(torch.zeros(2, 2))
+    assert filled.shape == blank.shape
+    assert filled.mean() < blank.mean() - 5

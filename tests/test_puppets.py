@@ -283,10 +283,18 @@ def test_idle_frames_do_not_tell_the_class():
 def test_same_seed_same_bytes():
     a, b = Puppets("train", 6, seed=3), Puppets("train", 60, seed=3)
     c, d = Puppets("train", 6, seed=4), Puppets("val", 6, seed=3)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
     for i in (5, 0):
         assert same(a[i], b[i])
-        assert not torch.equal(a[i]["video"], c[i]["video"])
-        assert not torch.equal(a[i]["video"], d[i]["video"])
+    assert (before[0] == np.random.get_state()[1]).all()
+    assert torch.equal(before[1], torch.get_rng_state())
+    for other in (c, d):
+        pairs = list(zip(a, other, strict=True))
+        for one, two in pairs:  # another room, seen in the corner
+            corners = (s["video"][:, :, :8, :8] for s in (one, two))
+            assert not torch.equal(*corners)
+        assert not all(torch.equal(one["relevant"], two["relevant"])
+                       for one, two in pairs)
 
 
 def test_extras_change_no_pixel():
@@ -387,7 +395,7 @@ def test_written_files_are_the_videos(tmp_path: Path):
 
 def test_written_lists_are_as_official_ones(tmp_path: Path):
     script = writer()
-    script.main(tmp_path, n_train=28, n_test=14, size=32, frames=8)
+    script.main(tmp_path, n_train=28, n_test=14, size=32, frames=10)
     lists = tmp_path / "ucfTrainTestlist"
     classes = [line.split() for line in
                (lists / "classInd.txt").read_text().splitlines()]
@@ -408,7 +416,7 @@ def test_written_lists_are_as_official_ones(tmp_path: Path):
 
 def test_writing_again_mends_and_refuses_a_mixture(tmp_path: Path):
     script = writer()
-    small = {"n_train": 14, "n_test": 14, "size": 32, "frames": 8}
+    small = {"n_train": 14, "n_test": 14, "size": 32, "frames": 10}
     script.main(tmp_path, **small)
     assert script.main(tmp_path, **small)["written"] == 0
     next(tmp_path.rglob("*.avi")).unlink()

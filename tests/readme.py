@@ -1,0 +1,71 @@
+"""Fill the README from what was recorded: `python tests/readme.py`.
+
+No number is typed: between `<!--03-->` and `<!--/03-->` stands what this file
+makes of notebooks/results/03.jsonl. The picture is the first one of the cell
+tagged `readme` in notebook 03. `tests/test_readme.py` fails when either is
+out of date.
+"""
+
+import base64
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lib.registry import Registry  # noqa: E402
+from lib.results import as_text, summarise  # noqa: E402
+
+PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
+BASE, FULL = "baseline", "full"
+
+
+def result(notebook: str) -> str:
+    """One cell of the table of papers: accuracy with and without attention."""
+    registry = Registry(f"notebooks/results/{notebook}.jsonl")
+    lines = [
+        line for line in registry.lines()
+        if line["variant"] in (BASE, FULL) and line["dataset"] == "puppets"
+    ]
+    # a run that was repeated after a change stands for the older ones
+    newest = {(line["variant"], line["seed"]): line for line in lines}
+    if not newest:
+        return "not yet"
+    table = summarise(newest.values(), "top-1", BASE)
+    base, full = 100 * table.loc[BASE], 100 * table.loc[FULL]
+    gain, width = full["difference"], full["difference_interval"]
+    clear = not math.isnan(width) and abs(gain) > width
+    return (
+        f"{full['mean']:.1f} %, without attention {base['mean']:.1f} %"
+        f" (difference {as_text(gain, '+.1f', width)}"
+        f"{'' if clear else ', too small to tell'})"
+    )
+
+
+def render(text: str) -> str:
+    """The README with every marked result filled in."""
+    return re.sub(
+        r"(<!--(\d\d)-->).*?(<!--/\2-->)",
+        lambda found: f"{found[1]}{result(found[2])}{found[3]}", text,
+    )
+
+
+def picture() -> bytes:
+    """The JPEG that notebook 03 shows in its cell tagged `readme`."""
+    path = ROOT / "notebooks" / "03_where_and_when.ipynb"
+    (cell,) = (
+        cell for cell in json.loads(path.read_text())["cells"]
+        if "readme" in cell["metadata"].get("tags", ())
+    )
+    images = [out["data"]["image/jpeg"] for out in cell["outputs"]
+              if "image/jpeg" in out.get("data", {})]
+    return base64.b64decode("".join(images[0]))
+
+
+if __name__ == "__main__":
+    PICTURE.write_bytes(picture())
+    readme = ROOT / "README.md"
+    readme.write_text(render(readme.read_text()))
