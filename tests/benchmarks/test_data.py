@@ -1,9 +1,10 @@
 """Videos per second: drawn puppets, and each decoder on the same file."""
 
+import numpy as np
 import pytest
-import torch
+from video_files import write
 
-from lib import puppets, video
+from lib import annotations, datasets, puppets, video
 
 
 @pytest.mark.parametrize("extras", [(), ("flow", "joints", "distractor")])
@@ -17,14 +18,27 @@ def test_puppets(benchmark, extras):
 
 
 @pytest.mark.parametrize("backend", ["pyav", "torchcodec"])
-@pytest.mark.benchmark(group="16 of 100 frames of 320 x 240")
+@pytest.mark.benchmark(group="16 of 100 frames of 320 x 240, H.264")
 def test_decoders(benchmark, backend, tmp_path):
     if backend == "torchcodec":
         pytest.importorskip("torchcodec", exc_type=(ImportError, RuntimeError))
-    from data_scripts.puppets import write_video
-
-    path = tmp_path / "clip.avi"
-    noise = torch.randint(255, (100, 3, 30, 40), dtype=torch.uint8)
-    write_video(path, noise.repeat_interleave(8, 2).repeat_interleave(8, 3))
+    path = tmp_path / "clip.mp4"
+    write(path, noise(), "libx264")
     indices = video.sample_uniform(100, 16)
     benchmark(video.read, path, indices, backend=backend)
+
+
+@pytest.mark.benchmark(group="16 of 100 frames of 320 x 240, H.264")
+def test_loader_beside_the_decoder(benchmark, tmp_path):
+    """A whole sample: counted, decoded, letterboxed."""
+    path = tmp_path / "clip.mp4"
+    write(path, noise(), "libx264")
+    record = annotations.Record(path, 0, "clip", "g01")
+    data = datasets.Videos([record], classes=["x"], frames=16, size=112)
+    benchmark(lambda: data[0])
+
+
+def noise():
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (100, 30, 40, 3), dtype=np.uint8)
+    return small.repeat(8, 1).repeat(8, 2)
