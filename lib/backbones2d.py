@@ -85,7 +85,12 @@ def resnet(name: str, pretrained: bool) -> FrameCNN:
     """torchvision's ResNet up to layer4: 224 px give 7x7 maps."""
     from torchvision import models
 
-    net = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    net = models.get_model(name, weights=None)
+    if pretrained:
+        weights = models.get_model_weights(name).DEFAULT
+        # weights_only: never run what a downloaded file brings along
+        net.load_state_dict(weights.get_state_dict(
+            progress=False, check_hash=True, weights_only=True))
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     stages = OrderedDict(conv1=stem)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
@@ -107,7 +112,7 @@ def frame_cnn(name: str = "small", weights: str | None = None) -> FrameCNN:
     """
     if name in RESNETS:
         if weights == "puppets":
-            raise ValueError(f"{name} has no puppet-trained weights; use None")
+            raise ValueError(f"{name} has no puppet-trained weights")
         net = resnet(name, weights == "imagenet")
     elif name in SMALL:
         if weights == "imagenet":

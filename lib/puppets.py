@@ -1,8 +1,8 @@
 """The built-in videos: people of flat shapes act, and every answer is known.
 
 One actor does one of 14 actions in a room; clutter moves behind, the camera
-sways, a second person may stand by, and for about half of the time the
-actor just stands. Each video comes with the true mask, box, segments and
+sways, a second person may stand by, and for half to two thirds of the time
+the actor just stands. Each video comes with the true mask, box, segments and
 relevance, and on request the flow, the joints and the bystander's box.
 
 What the answers mean:

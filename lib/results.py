@@ -60,14 +60,13 @@ def summarise(lines: Iterable[Mapping], metric: str,
     Columns: n (seeds), mean, interval (half the width of its 95 % interval,
     Student's t over seeds), difference (to the baseline, paired by seed) and
     difference_interval. What has no value, as the interval of one seed, is
-    NaN. Stale lines have rows of their own, and a baseline of their own.
+    NaN; so is every difference while the baseline has no line, as in an
+    ablation that was interrupted. Stale lines have rows of their own, and a
+    baseline of their own.
     """
-    rows = {}
+    rows, lines = {}, list(lines)
     for stale in (False, True):
         runs = _by_variant(lines, metric, stale)
-        if not stale and runs and baseline not in runs:
-            raise ValueError(f"baseline {baseline!r} is not among the "
-                             f"variants {list(runs)}")
         for variant, values in runs.items():
             mean, interval = _mean_interval(list(values.values()))
             base = {} if variant == baseline else runs.get(baseline, {})
