@@ -68,6 +68,10 @@ def parameters(notebook, path: Path) -> Iterator[str]:
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
+    stored = {
+        node.id for cell in later for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     lines = found[0].source.split("\n")
     for node in ast.parse(found[0].source).body:
         line = lines[node.end_lineno - 1]
@@ -85,6 +89,8 @@ def parameters(notebook, path: Path) -> Iterator[str]:
             yield f"parameters: {name} has no comment, papermill's help text"
         if name not in read:
             yield f"parameters: nothing reads {name}"
+        if name in stored:
+            yield f"parameters: a later cell overwrites {name}"
 
 
 def presets(notebook, path: Path) -> Iterator[str]:

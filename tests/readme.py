@@ -1,8 +1,9 @@
 """Fill the README from what was recorded: `python tests/readme.py`.
 
 No number is typed: between `<!--03-->` and `<!--/03-->` stands what this file
-makes of notebooks/results/03.jsonl. The picture is the first one of the cell
-tagged `readme` in notebook 03. `tests/test_readme.py` fails when either is
+makes of the runs in notebooks/results/03.jsonl that have the settings of
+notebooks/presets/03/lab.yaml. The picture is the first one of the cell tagged
+`readme` in notebook 03. `tests/test_readme.py` fails when either is
 out of date.
 """
 
@@ -13,9 +14,12 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lib.backbones2d import fingerprint  # noqa: E402
 from lib.registry import Registry  # noqa: E402
 from lib.results import as_text, summarise  # noqa: E402
 
@@ -23,16 +27,29 @@ PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
 BASE, FULL = "baseline", "full"
 
 
+def preset(notebook: str) -> dict:
+    """The settings of the runs that the README reports, as lines have them."""
+    file = ROOT / "notebooks" / "presets" / notebook / "lab.yaml"
+    chosen = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return chosen | {
+        "weights": fingerprint(chosen["backbone"], chosen["weights"])
+    }
+
+
 def result(notebook: str) -> str:
     """One cell of the table of papers: accuracy with and without attention."""
-    registry = Registry(f"notebooks/results/{notebook}.jsonl")
-    lines = [
-        line for line in registry.lines()
-        if line["variant"] in (BASE, FULL) and line["dataset"] == "puppets"
-    ]
+    chosen = preset(notebook)
+    lines = []
+    for line in Registry(f"notebooks/results/{notebook}.jsonl").lines():
+        had = line["params"] | {
+            name: line[name] for name in ("dataset", "split", "n_test")
+        }
+        same = all(had[name] == chosen[name] for name in had.keys() & chosen)
+        if same and line["variant"] in (BASE, FULL):
+            lines.append(line)
     # a run that was repeated after a change stands for the older ones
     newest = {(line["variant"], line["seed"]): line for line in lines}
-    if not newest:
+    if {variant for variant, _ in newest} != {BASE, FULL}:
         return "not yet"
     table = summarise(newest.values(), "top-1", BASE)
     base, full = 100 * table.loc[BASE], 100 * table.loc[FULL]
@@ -57,7 +74,7 @@ def picture() -> bytes:
     """The JPEG that notebook 03 shows in its cell tagged `readme`."""
     path = ROOT / "notebooks" / "03_where_and_when.ipynb"
     (cell,) = (
-        cell for cell in json.loads(path.read_text())["cells"]
+        cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
         if "readme" in cell["metadata"].get("tags", ())
     )
     images = [out["data"]["image/jpeg"] for out in cell["outputs"]
@@ -68,4 +85,5 @@ def picture() -> bytes:
 if __name__ == "__main__":
     PICTURE.write_bytes(picture())
     readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    text = render(readme.read_text(encoding="utf-8"))
+    readme.write_text(text, encoding="utf-8")

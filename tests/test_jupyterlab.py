@@ -1,7 +1,8 @@
 """A notebook in a real browser: run all cells, move the slider, look.
 
 As a command it does so with any notebook and leaves screenshots:
-`python tests/test_jupyterlab.py notebooks/03_where_and_when.ipynb FOLDER`.
+`python tests/test_jupyterlab.py notebooks/03_where_and_when.ipynb FOLDER`;
+it fails if a cell wrote an error or the slider changed no picture.
 Needs `pip install playwright` and a Chromium on the PATH.
 """
 
@@ -57,12 +58,13 @@ class Seen(NamedTuple):
 def server(notebook: Path, folder: Path) -> Iterator[str]:
     """JupyterLab on a copy of `notebook`, with a token, for this machine."""
     (folder / "notebooks").mkdir()
-    (folder / "lib").symlink_to(ROOT / "lib")
+    for name in ("lib", "data_scripts"):
+        (folder / name).symlink_to(ROOT / name)
     shutil.copy(notebook, folder / "notebooks" / notebook.name)
     for name, values in SETTINGS.items():
         file = folder / f"settings/@jupyterlab/{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
+        file.write_text(json.dumps(values), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -169,3 +171,4 @@ if __name__ == "__main__":
             found = look(address, Path(sys.argv[2]), seconds=300)
     moved = found.before != found.after
     print(f"stills {found.stills}, errors {found.errors}, moved {moved}")
+    sys.exit(1 if found.errors or not moved else 0)

@@ -83,6 +83,7 @@ FAULTS = [
     ("parameters", setting("steps: int = 2 * 3  # n\nlr: float = 1.  # r")),
     ("parameters", setting("steps: int | None = 5  # n\nlr: float = 1.  # r")),
     ("parameters", line("print(steps)")),
+    ("parameters", line("steps = steps + lr")),
     ("presets", setting("stepz: int = 5  # n\nlr: float = 0.1  # rate")),
     ("presets", setting("steps: str = '5'  # n\nlr: float = 0.1  # rate")),
     ("shape", lambda nb: nb.cells.append(CODE("1"))),

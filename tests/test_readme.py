@@ -9,7 +9,7 @@ import readme
 import yaml
 
 ROOT = readme.ROOT
-TEXT = (ROOT / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
 
 
@@ -22,16 +22,31 @@ def test_picture_is_the_notebooks():
 
 
 def test_a_result_follows_its_registry(monkeypatch):
-    lines = [
-        {"variant": v, "seed": s, "dataset": "puppets",
-         "metrics": {"top-1": 0.5 + 0.1 * (v == "full") + 0.01 * s * s}}
-        for v in ("baseline", "full") for s in range(3)
-    ]
+    """Runs of the preset count, repeated ones once, others not at all."""
+    lab = readme.preset("03")
+    params = {name: lab[name] for name in ("steps", "lr", "weights")}
+    where = {name: lab[name] for name in ("dataset", "split", "n_test")}
+
+    def run(variant, seed, accuracy, **other):
+        return {"variant": variant, "seed": seed, "params": params,
+                "metrics": {"top-1": accuracy}} | where | other
+
+    base, full = (
+        [run(v, s, accuracy + 0.01 * s * s) for s in range(3)]
+        for v, accuracy in (("baseline", 0.5), ("full", 0.6)))
+    strange = [
+        run("full", 0, 0.0, **other) for other in (
+            {"dataset": "ut_interaction"}, {"split": "2"}, {"n_test": 10},
+            {"params": params | {"steps": 5}},
+            {"params": params | {"weights": "older"}})]
+    old = [run("full", 0, 0.0)]
+    lines = [*old, *base, *full, *strange]
     monkeypatch.setattr(readme.Registry, "lines", lambda self: lines)
-    assert readme.result("99").startswith("61.7 %, without attention 51.7 %")
-    assert "+10.0" in readme.result("99")
-    monkeypatch.setattr(readme.Registry, "lines", lambda self: [])
-    assert readme.result("99") == "not yet"
+    assert readme.result("03").startswith("61.7 %, without attention 51.7 %")
+    assert "+10.0" in readme.result("03")
+    for some in ([], base, full, base + strange):
+        lines[:] = some
+        assert readme.result("03") == "not yet"
 
 
 def test_links_lead_somewhere():
@@ -47,7 +62,8 @@ def test_two_commands_come_early():
     run, tests = BLOCKS[0], BLOCKS[1]
     assert "papermill notebooks/03_where_and_when.ipynb" in run
     pytest_call = tests.strip().split("/bin/")[-1]
-    assert pytest_call in (ROOT / ".ci" / "run").read_text()
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert pytest_call in ci.replace('"', "")
 
 
 def test_commands_name_files_that_exist():
@@ -75,10 +91,12 @@ def test_help_is_there(command):
 def test_environment_has_one_list_of_packages():
     """environment.yml parses and points at requirements.txt, which says why
     each package is there."""
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load(
+        (ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["dependencies"][-1] == {
         "pip": ["-r requirements.txt"]
     }
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
+    packages = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    for line in packages.splitlines():
         if line and not line.startswith("#"):
             assert re.fullmatch(r"[\w-]+[<>=.,\d]+ +# .+", line), line

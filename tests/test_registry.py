@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,7 +111,8 @@ def test_lines_have_the_fields_in_their_order_and_no_others(tmp_path):
     kept = Registry(tmp_path / "new" / "runs.jsonl")
     assert kept.lines() == [] and kept.find("k") is None
     kept.append(dict(reversed(line(0, key="k").items())))
-    assert list(json.loads(kept.path.read_text())) == list(FIELDS)
+    text = kept.path.read_text(encoding="utf-8")
+    assert list(json.loads(text)) == list(FIELDS)
     assert kept.find("k")["seed"] == 0
     with pytest.raises(ValueError, match="stale"):
         kept.append(line(0, stale=True))
@@ -134,7 +136,7 @@ def f(x: int = 1):
 
 
 def key_of(path, code):
-    path.write_text(code)
+    path.write_text(code, encoding="utf-8")
     return run_key({"lr": 0.1}, {}, [path])
 
 
@@ -158,7 +160,7 @@ def test_the_key_is_the_same_in_every_version_of_python(tmp_path):
     """Committed lines must stay fresh; typed here once, under 3.11."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "ROOT", tmp_path)
-        (tmp_path / "part.py").write_text(CODE)
+        (tmp_path / "part.py").write_text(CODE, encoding="utf-8")
         key = run_key({"lr": 0.1}, {"size": 32}, ["part.py"])
     assert key == "485e0e7848e75b3b"
 
@@ -174,6 +176,8 @@ def test_the_key_knows_settings_not_their_order():
         run_key({}, {}, ["lib/nothing.py"])
 
 
+@pytest.mark.skipif(
+    shutil.which("git") is None, reason="git is not installed")
 def test_the_commit_and_whether_the_code_differs_from_it(
         tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "ROOT", tmp_path)
@@ -187,16 +191,17 @@ def test_the_commit_and_whether_the_code_differs_from_it(
 
     git("init")
     assert registry.commit()["commit"] is None
-    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "code.py").write_text("1", encoding="utf-8")
     git("add", ".")
     git("commit", "-m", "first")
     got = registry.commit()
     assert len(got["commit"]) == 40 and got["dirty"] is False
     # the run that records itself does not make itself dirty
-    (tmp_path / "notebooks" / "results").mkdir(parents=True)
-    (tmp_path / "notebooks" / "results" / "03.jsonl").write_text("{}")
+    results = tmp_path / "notebooks" / "results"
+    results.mkdir(parents=True)
+    (results / "03.jsonl").write_text("{}", encoding="utf-8")
     assert registry.commit()["dirty"] is False
-    (tmp_path / "code.py").write_text("2")
+    (tmp_path / "code.py").write_text("2", encoding="utf-8")
     assert registry.commit()["dirty"] is True
     monkeypatch.setenv("PATH", "")
     assert registry.commit() == {"commit": None, "dirty": None}

@@ -1,0 +1,36 @@
+"""A paper's file works where it is copied to, without the rest of lib."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from equations import FILES, ROOT
+
+# What a reader would try first with each file.
+TRIALS = {
+    "where_and_when.py": """
+import torch, where_and_when as ww
+net = ww.WhereAndWhen(8, 3, hidden=4, mask_channels=(8, 4))
+out = net(torch.rand(2, 4, 8, 5, 5))
+ww.loss(out, torch.tensor([0, 2]))["loss"].backward()
+""",
+}
+LEFT = """
+import sys
+print(sorted(m for m in sys.modules if m.split(".")[0] == "lib"))
+"""
+
+
+@pytest.mark.parametrize("name", [
+    name for name in FILES.values() if (ROOT / "lib" / name).exists()
+])
+def test_the_file_alone_works_elsewhere(name, tmp_path):
+    assert name in TRIALS, f"say in {__file__} what to try with lib/{name}"
+    shutil.copy(ROOT / "lib" / name, tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", TRIALS[name] + LEFT],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
