@@ -157,21 +157,23 @@ def temporal_map(
     ]
     classes = {}
     for k in sorted({k for _, labels in answers for k in labels.tolist()}):
-        scores, hits, positives = [], [], 0
+        scores, hits, positives = [torch.empty(0)], [torch.empty(0).bool()], 0
         for found, (true, labels), unsure in zip(
             predictions, answers, ambiguous, strict=True
         ):
-            own = found.labels == k
+            own, mine = found.labels == k, labels == k
+            positives += int(mine.sum())
+            if not own.any():
+                continue
             segments, score = _ranked(found.segments[own], found.scores[own])
             if nms is not None:
                 keep = temporal_nms(segments, score, nms)
                 segments, score = segments[keep], score[keep]
-            hit = _match(segments, true[labels == k], alpha)
+            hit = _match(segments, true[mine], alpha)
             touch = temporal_iou(segments[:, None], unsure[None]) > 0
             counts = hit | ~touch.any(1)
             scores.append(score[counts])
             hits.append(hit[counts])
-            positives += int((labels == k).sum())
         classes[k] = average_precision(
             torch.cat(scores), torch.cat(hits), positives, interpolate=False
         )
