@@ -26,13 +26,13 @@ from torch import Tensor
 TRUE, PREDICTED, INK, QUIET = "#0072B2", "#D55E00", "#262626", "#8C8C8C"
 LEFT, RIGHT, BOTTOM, DPI = 88, 12, 40, 100
 GUTTER = 0.015
-JPEG_BYTES = 40_000
+JPEG_BYTES = 25_000
 
 
 def picture(figure: Figure, *, photo: bool, alt: str) -> Image:
     """A finished figure as an image: JPEG for a `photo`, else PNG.
 
-    The JPEG's quality steps down until it weighs at most 40 kB.
+    The JPEG's quality steps down until it weighs at most 25 kB.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
