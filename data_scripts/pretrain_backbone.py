@@ -1,6 +1,7 @@
 """Train the small frame backbones on puppets and keep their weights.
 
     python data_scripts/pretrain_backbone.py [small ...]
+    python data_scripts/pretrain_backbone.py --flow 2 small
 
 The papers fine-tune their CNN on the target set and then freeze it; these
 weights are that for puppets. Training videos come from the actors of the
@@ -8,54 +9,83 @@ training split, drawn with another seed than the notebooks use, so no notebook
 meets a video again, and no test actor is ever seen. The step with the best
 validation accuracy is kept. Four to fifteen minutes a network on one core;
 writes lib/weights/<name>_puppets.safetensors as float16.
+
+With --flow 2 the networks see stacks of two DIS flow fields of the same
+videos instead. As in temporal segment networks (Wang et al., 2016) they start
+from the RGB weights, which must be there; a mirrored video moves the other
+way. Writes lib/weights/<name>_flow_puppets.safetensors.
 """
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib import backbones2d, training  # noqa: E402
-from lib.datasets import in_memory  # noqa: E402
+from lib.datasets import Thinned, in_memory  # noqa: E402
 from lib.puppets import DIALS, Puppets  # noqa: E402
 
 SEED = 20_000  # the notebooks count their seeds from 0
 
 
-def step(model, batch):
-    """Cross entropy of the mean over four random frames of each video."""
-    video = batch["video"]
-    frames = torch.randint(video.shape[1], (4,)).sort().values
-    video = video[:, frames]
+class Motion(Dataset):
+    """Flow and label alone of puppets: whole samples fill the memory."""
+
+    def __init__(self, data: Puppets, fields: int):
+        self.data = Thinned(data, data.dials.frames, fields)
+        self.classes = data.classes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> dict:
+        sample = self.data[i]
+        return {key: sample[key] for key in ("motion", "label")}
+
+
+def step(model, batch, key):
+    """Cross entropy of the mean over four random frames of each video.
+
+    key: "video" or "motion", what the model sees.
+    """
+    x = batch[key]
+    frames = torch.randint(x.shape[1], (4,)).sort().values
+    x = x[:, frames]
     if torch.rand(()) < 0.5:
-        video = video.flip(-1)
-    logits = model(video).logits
+        x = x.flip(-1)
+        if key == "motion":
+            x[:, :, 0::2] *= -1  # left is right now; `flip` made a copy
+    logits = model(x).logits
     return {"loss": F.cross_entropy(logits, batch["label"])}
 
 
-def accuracy(model, data):
-    answers = training.predict(model, data)
+def accuracy(model, data, key):
+    answers = training.predict(model, data, inputs=key)
     hits = answers["logits"].argmax(1) == answers["label"]
     return hits.float().mean().item()
 
 
-def pretrain(name: str, train, val, steps: int) -> float:
+def pretrain(name: str, train, val, steps: int, fields: int) -> float:
     """Train one backbone and write its weights; validation accuracy."""
     torch.manual_seed(SEED)
-    net = backbones2d.frame_cnn(name)
+    key, channels = "video", 3
+    net = backbones2d.frame_cnn(name, "puppets" if fields else None)
+    if fields:
+        key, channels = "motion", 2 * fields
+        net = backbones2d.for_flow(net, channels)
     model = backbones2d.FrameAverage(net.channels, len(train.classes), net)
     history = training.fit(
-        model, train, step, steps=steps, batch=32, lr=2e-3,
+        model, train, partial(step, key=key), steps=steps, batch=32, lr=2e-3,
         weight_decay=1e-2, schedule="cosine", seed=SEED, val=val,
-        score=accuracy, every=max(1, steps // 10),
+        score=partial(accuracy, key=key), every=max(1, steps // 10),
     )  # fmt: skip
-    backbones2d.save_weights(
-        net, backbones2d.WEIGHTS / f"{name}_puppets.safetensors"
-    )
+    backbones2d.save_weights(net, backbones2d.puppet_weights(name, channels))
     return max(row.get("score", 0) for row in history)
 
 
@@ -64,12 +94,19 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(backbones2d.SMALL))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--videos", type=int, default=3000)
+    parser.add_argument(
+        "--flow", type=int, default=0,
+        choices=(0, backbones2d.FLOW_CHANNELS // 2),
+        help="flow fields in a stack; 0 trains on RGB (default)")
     options = parser.parse_args()
-    train = in_memory(Puppets("train", options.videos, seed=SEED))
-    val = in_memory(Puppets("val", 500, seed=SEED))
+    train = Puppets("train", options.videos, seed=SEED)
+    val = Puppets("val", 500, seed=SEED)
+    if options.flow:
+        train, val = (Motion(data, options.flow) for data in (train, val))
+    train, val = in_memory(train), in_memory(val)
     print(f"{len(train)} training videos, {len(val)} validation, {DIALS}")
     for name in options.names:
-        best = pretrain(name, train, val, options.steps)
+        best = pretrain(name, train, val, options.steps, options.flow)
         print(f"{name}: validation accuracy {best:.3f}")
 
 

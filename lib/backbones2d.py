@@ -1,12 +1,14 @@
 """2D CNNs that turn frames into feature maps, with named stages.
 
 One small network for laptops, whose puppet-trained weights are kept beside
-this file, and torchvision's ResNets. All map ``(B, T, 3, H, W)`` floats in
-[0, 1] to ``(B, T, C, h, w)``; each owns the mean and deviation it expects.
+this file, and some of torchvision. All map ``(B, T, 3, H, W)`` floats in
+[0, 1] or, as flow networks, stacks of L fields ``(B, T, 2L, H, W)`` in pixels
+per frame to ``(B, T, C, h, w)``; each owns the mean and deviation it expects.
 """
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,12 @@ from torch import Tensor, nn
 WEIGHTS = Path(__file__).parent / "weights"
 SMALL = {"small_narrow": 8, "small": 16, "small_wide": 24}
 RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
+PUBLISHED = (*RESNETS, "vgg16", "googlenet")  # with ImageNet weights
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+FLOW_CHANNELS = 4  # of the puppet-trained flow weights: two fields
+# Pixels per frame. DIS flow of 64-pixel puppets deviates by 0.56 over all
+# pixels and by 1.0 on the actor; kernels made for RGB expect about one.
+FLOW_STD = 0.5
 
 
 class FrameCNN(nn.Module):
@@ -27,30 +34,43 @@ class FrameCNN(nn.Module):
         stages: name -> module, in order; `forward` stops after `stage`.
         channels: of the last stage, C.
         mean, std: per RGB channel of inputs in [0, 1].
+        cube: the stage that makes the cube of `features`, and its channels;
+            by default the last.
+        head: makes the vector of `features` from the last stage's map, and
+            the vector's length; by default the mean over positions.
     """
 
-    def __init__(
-        self,
-        stages: "OrderedDict[str, nn.Module]",
-        channels: int,
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.25, 0.25, 0.25),
-    ):
+    def __init__(self, stages: "OrderedDict[str, nn.Module]", channels: int,
+                 mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+                 std: tuple[float, float, float] = (0.25, 0.25, 0.25),
+                 cube: tuple[str, int] | None = None,
+                 head: tuple[nn.Module, int] | None = None):
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.channels = channels
+        last = next(reversed(stages))
+        self.cube, self.cube_channels = cube or (last, channels)
+        average = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head, self.vector_channels = head or (average, channels)
         for name, value in (("mean", mean), ("std", std)):
             value = torch.tensor(value).view(3, 1, 1)
             self.register_buffer(name, value, persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"cube={self.cube!r}"  # caches tell networks apart by repr
 
     def forward(self, video: Tensor, stage: str | None = None) -> Tensor:
         """``(B, T, 3, H, W) -> (B, T, C, h, w)``, after `stage` or the last.
 
         Raises:
-            ValueError: if the frames are not floats, or no stage has the name.
+            ValueError: if the frames are not floats or have other channels
+                than the network, or no stage has the name.
         """
         if not video.is_floating_point():
             raise ValueError("frames must be floats in [0, 1]: divide by 255")
+        if (given := video.shape[-3]) != (wanted := len(self.mean)):
+            raise ValueError(f"{given} channels for a network that reads "
+                             f"{wanted}: 3 are RGB, 2L are flow")
         if stage is not None and stage not in self.stages:
             raise ValueError(f"stage {stage!r}: one of {list(self.stages)}")
         x = rearrange((video - self.mean) / self.std, "b t ... -> (b t) ...")
@@ -59,6 +79,18 @@ class FrameCNN(nn.Module):
             if name == stage:
                 break
         return rearrange(x, "(b t) ... -> b t ...", b=len(video))
+
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """What attention reads, and what sums up each frame, in one pass.
+
+        Returns the cube (B, T, cube_channels, h, w), a stage's map, and the
+        vector (B, T, vector_channels). Raises as `forward` does.
+        """
+        cube = self(video, self.cube)
+        x, names = cube.flatten(0, 1), list(self.stages)
+        for name in names[names.index(self.cube) + 1:]:
+            x = self.stages[name](x)
+        return cube, self.head(x).unflatten(0, cube.shape[:2])
 
 
 def small_cnn(width: int) -> FrameCNN:
@@ -71,57 +103,125 @@ def small_cnn(width: int) -> FrameCNN:
     for i, outputs in enumerate(widths):
         stages[f"conv{i + 1}"] = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, 1 + (i < 3), 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
+            nn.BatchNorm2d(outputs), nn.ReLU(),
             nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
+            nn.BatchNorm2d(outputs), nn.ReLU(),
         )
         inputs = outputs
     return FrameCNN(stages, widths[-1])
 
 
-def resnet(name: str, pretrained: bool) -> FrameCNN:
-    """torchvision's ResNet up to layer4: 224 px give 7x7 maps."""
+def _published(name: str, pretrained: bool, **settings) -> nn.Module:
+    """torchvision's network, with its best ImageNet weights if wanted."""
     from torchvision import models
 
-    net = models.get_model(name, weights=None)
+    net = models.get_model(name, weights=None, **settings)
     if pretrained:
-        weights = models.get_model_weights(name).DEFAULT
         # weights_only: never run what a downloaded file brings along
-        net.load_state_dict(weights.get_state_dict(
-            progress=False, check_hash=True, weights_only=True))
+        state = models.get_model_weights(name).DEFAULT.get_state_dict(
+            progress=False, check_hash=True, weights_only=True)
+        # GoogLeNet's file has auxiliary classifiers, of use in training only
+        net.load_state_dict(
+            {k: v for k, v in state.items() if not k.startswith("aux")})
+    return net
+
+
+def resnet(name: str, pretrained: bool) -> FrameCNN:
+    """torchvision's ResNet up to layer4: 224 px give 7x7 maps."""
+    net = _published(name, pretrained)
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-    stages = OrderedDict(conv1=stem)
-    for layer in ("layer1", "layer2", "layer3", "layer4"):
-        stages[layer] = getattr(net, layer)
+    stages = OrderedDict(conv1=stem, layer1=net.layer1, layer2=net.layer2,
+                         layer3=net.layer3, layer4=net.layer4)
     return FrameCNN(stages, net.fc.in_features, *IMAGENET)
 
 
-def frame_cnn(name: str = "small", weights: str | None = None) -> FrameCNN:
+def _pooled(layers: Iterable[nn.Module]) -> Iterator[nn.Sequential]:
+    """Cut a chain of layers behind every max pooling."""
+    piece = []
+    for layer in layers:
+        piece.append(layer)
+        if isinstance(layer, nn.MaxPool2d):
+            yield nn.Sequential(*piece)
+            piece = []
+
+
+def vgg(name: str, pretrained: bool) -> FrameCNN:
+    """torchvision's VGG (Simonyan and Zisserman, 2015) up to its fc6.
+
+    Stages conv1 to conv5 end with their pooling: 224 px give 512 x 7 x 7.
+    The vector is fc6 after ReLU, 4096: RSTAN's GPCNN (section IV-B).
+    """
+    net = _published(name, pretrained, init_weights=not pretrained)
+    stages = OrderedDict(
+        (f"conv{i}", s) for i, s in enumerate(_pooled(net.features), 1))
+    head = nn.Sequential(net.avgpool, nn.Flatten(), *net.classifier[:2])
+    return FrameCNN(stages, 512, *IMAGENET, head=(head, 4096))
+
+
+def googlenet(name: str, pretrained: bool) -> FrameCNN:
+    """torchvision's GoogLeNet (Szegedy et al., 2015): 224 px, 7x7 maps.
+
+    The cube is inception5a (832 channels), the vector the mean of
+    inception5b (1024). RSTAN's TSN reads inception-5a of BN-Inception, the
+    successor, which torchvision lacks and a later issue adds.
+    """
+    net = _published(name, pretrained, aux_logits=False,
+                     init_weights=not pretrained)
+    names = ("conv1", "conv2", "inception3", "inception4")
+    stages = OrderedDict(zip(names, _pooled(net.children()), strict=True))
+    stages |= {"inception5a": net.inception5a, "inception5b": net.inception5b}
+    # its weights expect [-1, 1]: what torchvision's transform_input restores
+    half = (0.5,) * 3
+    return FrameCNN(stages, 1024, half, half, ("inception5a", 832))
+
+
+def for_flow(net: FrameCNN, channels: int) -> FrameCNN:
+    """Make an RGB network read flow, in place; returns it.
+
+    Its first kernels are averaged over RGB and repeated for each of the
+    `channels` = 2L: the cross-modality initialisation of temporal segment
+    networks (Wang et al., 2016). ValueError for an odd number of channels.
+    """
+    if channels < 2 or channels % 2:
+        raise ValueError(f"{channels} channels: 3 are RGB, 2L are flow")
+    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    grey = first.weight.detach().mean(1, keepdim=True)
+    first.weight = nn.Parameter(grey.repeat(1, channels, 1, 1))
+    first.in_channels = channels
+    net.mean = net.mean.new_zeros(channels, 1, 1)
+    net.std = net.std.new_full((channels, 1, 1), FLOW_STD)
+    return net
+
+
+def frame_cnn(name: str = "small", weights: str | None = None,
+              channels: int = 3) -> FrameCNN:
     """A backbone by name.
 
     Args:
-        name: "small", "small_narrow", "small_wide" or a ResNet.
+        name: "small", "small_narrow", "small_wide", or one of PUBLISHED.
         weights: None, "puppets" (small networks, kept in the repository),
-            "imagenet" (ResNets, downloaded by torchvision), or the path of a
-            safetensors file written by `save_weights`.
+            "imagenet" (the others, downloaded by torchvision), or the path
+            of a safetensors file written by `save_weights`.
+        channels: 3 for RGB; 2L for a flow network. "imagenet" gives it the
+            start of `for_flow`; "puppets" is kept for "small" and 4 alone.
 
     Raises:
         ValueError: for an unknown name or weights that it does not have.
+        FileNotFoundError: for a file of weights that is not there.
     """
-    if name in RESNETS:
-        if weights == "puppets":
-            raise ValueError(f"{name} has no puppet-trained weights")
-        net = resnet(name, weights == "imagenet")
+    if name in PUBLISHED:
+        make = {"vgg16": vgg, "googlenet": googlenet}.get(name, resnet)
+        net = make(name, weights == "imagenet")
     elif name in SMALL:
         if weights == "imagenet":
             raise ValueError(f"{name} has no ImageNet weights; use 'puppets'")
         net = small_cnn(SMALL[name])
     else:
-        raise ValueError(f"backbone {name!r}: one of {[*SMALL, *RESNETS]}")
+        raise ValueError(f"backbone {name!r}: one of {[*SMALL, *PUBLISHED]}")
+    if channels != 3:
+        net = for_flow(net, channels)
     if weights == "puppets":
-        load_weights(net, WEIGHTS / f"{name}_puppets.safetensors")
+        load_weights(net, puppet_weights(name, channels))
     elif weights not in (None, "imagenet"):
         load_weights(net, Path(weights))
     return net
@@ -133,10 +233,8 @@ def save_weights(net: nn.Module, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
-    half = {
-        key: value.half() if value.is_floating_point() else value
-        for key, value in net.state_dict().items()
-    }
+    half = {k: v.half() if v.is_floating_point() else v
+            for k, v in net.state_dict().items()}
     save_file(half, beside)
     beside.replace(path)
 
@@ -146,21 +244,31 @@ def load_weights(net: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no weights at {path}: run data_scripts/pretrain_backbone.py"
-        )
+        raise FileNotFoundError(f"no weights at {path}: run data_scripts/"
+                                "pretrain_backbone.py (flow: with --flow 2)")
     net.load_state_dict({k: v.float() for k, v in load_file(path).items()})
 
 
-def fingerprint(name: str, weights: str | None) -> str:
+def puppet_weights(name: str, channels: int = 3) -> Path:
+    """The file of puppet-trained weights; ValueError if none are made."""
+    if name not in SMALL:
+        raise ValueError(f"{name} has no puppet-trained weights")
+    if channels not in (3, FLOW_CHANNELS):
+        raise ValueError(f"puppet-trained flow weights: {FLOW_CHANNELS} "
+                         f"channels (L = 2), not {channels}")
+    kind = "puppets" if channels == 3 else "flow_puppets"
+    return WEIGHTS / f"{name}_{kind}.safetensors"
+
+
+def fingerprint(name: str, weights: str | None, channels: int = 3) -> str:
     """What tells these weights from others: their file's digest if kept here.
 
     For the registry: retrained puppet weights make other results.
     """
-    if weights != "puppets":
-        return str(weights)
-    path = WEIGHTS / f"{name}_puppets.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    if weights == "puppets":
+        file = puppet_weights(name, channels)
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return f"{weights}" if channels == 3 else f"{weights}, {channels} channels"
 
 
 class FrameAverageOutput(NamedTuple):
@@ -178,9 +286,8 @@ class FrameAverage(nn.Module):
     backbone is given.
     """
 
-    def __init__(
-        self, channels: int, classes: int, backbone: nn.Module | None = None
-    ):
+    def __init__(self, channels: int, classes: int,
+                 backbone: nn.Module | None = None):
         super().__init__()
         self.backbone = backbone or nn.Identity()
         self.classify = nn.Linear(channels, classes)

@@ -25,8 +25,24 @@ from torch import Tensor
 
 TRUE, PREDICTED, INK, QUIET = "#0072B2", "#D55E00", "#262626", "#8C8C8C"
 LEFT, RIGHT, BOTTOM, DPI = 88, 12, 40, 100
+CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 GUTTER = 0.015
 JPEG_BYTES = 25_000
+
+
+def style() -> None:
+    """Set the one style of the course for every figure drawn later."""
+    mpl.rcParams.update({
+        "figure.dpi": DPI, "font.size": 9, "text.color": INK,
+        "axes.titlesize": 9, "axes.labelsize": 9, "axes.labelcolor": INK,
+        "axes.edgecolor": QUIET, "axes.linewidth": 0.8,
+        "axes.spines.top": False, "axes.spines.right": False,
+        "axes.axisbelow": True, "grid.color": "#E6E6E6",
+        "axes.prop_cycle": mpl.cycler(color=CYCLE), "lines.linewidth": 1.6,
+        "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5, "xtick.major.size": 3, "ytick.major.size": 3,
+        "legend.frameon": False, "legend.fontsize": 8.5,
+    })
 
 
 def picture(figure: Figure, *, photo: bool, alt: str) -> Image:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 # What depends on the pixel grid in ways these transforms do not know.
-FIXED = ("flow", "joints", "distractor")
+FIXED = ("flow", "motion", "joints", "distractor")
 
 # What numpy raises for a file that is missing, cut or altered.
 DAMAGED = (
@@ -74,25 +74,53 @@ def sample_clips(total: int, length: int = 8) -> torch.Tensor:
     return index.clamp(max=total - 1)
 
 
-def thin(sample: dict[str, Any], frames: int) -> dict[str, Any]:
+def sample_part(
+    total: int, n: int, part: tuple[float, float] = (0.0, 1.0)
+) -> torch.Tensor:
+    """As `sample_uniform`, from the shares [start, end) of the video."""
+    start, end = part
+    if not 0 <= start < end <= 1:
+        raise ValueError(f"part {part}: use 0 <= start < end <= 1")
+    # 2/3 is no binary number: rounding keeps 2/3 of 30 frames at 20
+    first, last = round(start * total), round(end * total)
+    first = min(first, total - 1)
+    return first + sample_uniform(max(last - first, 1), n)
+
+
+def flow_runs(index: torch.Tensor, total: int, fields: int) -> torch.Tensor:
+    """The frames (n, fields + 1) between which `fields` flows are measured.
+
+    They start at the sampled frames `index` (n,); near the end they end with
+    the last frame, which repeats if the video is too short for them.
+    """
+    first = index.clamp(max=max(total - 1 - fields, 0))
+    run = first[:, None] + torch.arange(fields + 1)
+    return run.clamp(max=total - 1)
+
+
+def thin(
+    sample: dict[str, Any], frames: int,
+    part: tuple[float, float] = (0.0, 1.0),
+) -> dict[str, Any]:
     """Keep the centres of `frames` equal segments of a whole sample.
 
     What a reader does while it decodes. `fps` becomes the rate of the kept
-    frames; `segments` stay in seconds. Flow knows no frames left out: it is
-    dropped.
+    frames; `segments` stay in seconds of the whole video. Flow knows no
+    frames left out: it is dropped. part: see `sample_part`.
     """
     total = len(sample["video"])
-    kept = sample_uniform(total, frames)
+    kept = sample_part(total, frames, part)
     thinned = {
         key: value[kept]
         if isinstance(value, torch.Tensor) and key != "segments"
         else value
         for key, value in sample.items() if key != "flow"
     }
-    return thinned | {"fps": sample["fps"] * frames / total}
+    share = part[1] - part[0]
+    return thinned | {"fps": sample["fps"] * frames / (share * total)}
 
 
-def _transform(
+def transform(
     sample: dict[str, Any], steps: Callable[[int, int], list]
 ) -> dict[str, Any]:
     """Apply torchvision's transforms to video, mask and boxes together.
@@ -135,7 +163,7 @@ def resize(sample: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     """Stretch a sample to height x width pixels; boxes move along."""
     from torchvision.transforms import v2
 
-    return _transform(
+    return transform(
         sample, lambda h, w: [v2.Resize((height, width), antialias=True)]
     )
 
@@ -161,7 +189,7 @@ def letterbox(
             v2.Pad(margins, fill=fills),
         ]
 
-    return _transform(sample, steps)
+    return transform(sample, steps)
 
 
 def centre_crop(sample: dict[str, Any], size: int) -> dict[str, Any]:
@@ -174,7 +202,7 @@ def centre_crop(sample: dict[str, Any], size: int) -> dict[str, Any]:
             f"no {size} x {size} crop in {height} x {width} frames: resize "
             "or letterbox first"
         )
-    return _transform(sample, lambda h, w: [v2.CenterCrop(size)])
+    return transform(sample, lambda h, w: [v2.CenterCrop(size)])
 
 
 def flip(
@@ -187,7 +215,7 @@ def flip(
 
     if torch.rand((), generator=generator) >= p:
         return sample
-    mirrored = _transform(sample, lambda h, w: [v2.RandomHorizontalFlip(1)])
+    mirrored = transform(sample, lambda h, w: [v2.RandomHorizontalFlip(1)])
     if actor := sample.get("main_actor"):
         other = {"left": "right", "right": "left"}
         mirrored["main_actor"] = other.get(actor, actor)
@@ -222,12 +250,15 @@ class ClipCache:
         file = self.folder / f"{name}.npz"
         try:
             with file.open("rb") as raw, np.load(raw) as kept:
-                return {k: torch.from_numpy(kept[k]) for k in kept.files}
+                # by the names: zip's checksums miss an entry that has gone
+                return {str(k): torch.from_numpy(kept[k])
+                        for k in kept["names"]}
         except DAMAGED:
             pass
         made = make()
         beside = self.folder / f"{name}.{os.getpid()}.part"
         with beside.open("wb") as out:
-            np.savez(out, **{k: v.numpy() for k, v in made.items()})
+            np.savez(out, names=np.array([*made]),
+                     **{k: v.numpy() for k, v in made.items()})
         os.replace(beside, file)
         return made

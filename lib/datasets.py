@@ -1,13 +1,15 @@
 """One Dataset for all: puppets and real videos give the same samples.
 
-A sample is a dict (the keys are in `lib/__init__.py`), a batch the same
-dict with tensors stacked. `load` gives the three splits of a data set by
-its name.
+`load` gives the three splits of a data set by its name. Its datasets can be
+sampled from a part of each video (`between`), and name what a sample depends
+on without making it (`identity`).
 """
 
+import copy
 import functools
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from lib import ROOT, annotations, puppets, video
+from lib import ROOT, annotations, flow, puppets, video
 from lib.annotations import Record, split_by_group
-from lib.clips import ClipCache, thin
+from lib.clips import ClipCache, flow_runs, sample_part, thin
+from lib.samples import Columns as Columns
+from lib.samples import collate as collate
+from lib.samples import in_memory as in_memory
 
-# What has another length in every video: a list in a batch, never stacked.
-RAGGED = ("segments",)
 # Share of the training list that becomes the validation split. Ten
 # sequences train UT-Interaction: a tenth of them would be six clips.
 READERS = {
@@ -42,99 +45,6 @@ class Splits(NamedTuple):
     classes: list[str]
 
 
-def collate(samples: Sequence[dict] | dict) -> dict[str, Any]:
-    """Make a batch of samples: tensors and numbers stacked, rest lists.
-
-    `segments` stay a list, since videos have different numbers of them.
-    A batch that `Columns` has already put together passes unchanged.
-    """
-    if isinstance(samples, Mapping):
-        return samples
-    for sample in samples[1:]:
-        _alike(sample, samples[0])
-    batch = {}
-    for key, value in samples[0].items():
-        batch[key] = [sample[key] for sample in samples]
-        if key in RAGGED:
-            continue
-        if isinstance(value, torch.Tensor):
-            batch[key] = torch.stack(batch[key])
-        elif isinstance(value, (bool, int, float)):
-            batch[key] = torch.tensor(batch[key])
-    return batch
-
-
-def _alike(sample: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    one, other = (
-        {k: () if k in RAGGED else tuple(getattr(v, "shape", ()))
-         for k, v in mapping.items()}
-        for mapping in (sample, first)
-    )
-    if one != other:
-        raise ValueError(
-            f"sample {sample.get('name')} has {one}, the first {other}: all "
-            "need the same keys and shapes; sample a fixed number of frames "
-            "and letterbox to one size"
-        )
-
-
-class Columns(Dataset):
-    """A dataset in memory: a dict of equally long tensors or lists.
-
-    An item is a sample. Several at once (`__getitems__`, which DataLoader
-    calls) come as a ready batch, by one indexing per column; the
-    DataLoader's `collate_fn=collate` lets it pass.
-    """
-
-    def __init__(
-        self, columns: Mapping[str, torch.Tensor | list], *,
-        classes: Sequence[str] = (),
-    ):
-        lengths = {key: len(column) for key, column in columns.items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"columns need one common length, got {lengths}")
-        self.columns = dict(columns)
-        self.classes = list(classes)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = {}
-        for key, column in self.columns.items():
-            value = column[index]
-            number = isinstance(value, torch.Tensor) and value.ndim == 0
-            sample[key] = value.item() if number else value
-        return sample
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        rows = torch.as_tensor(indices)
-        batch = {}
-        for key, column in self.columns.items():
-            tensor = isinstance(column, torch.Tensor)
-            batch[key] = column[rows] if tensor else [column[i] for i in rows]
-        return batch
-
-
-def in_memory(dataset: Dataset) -> Columns:
-    """Read every sample of `dataset` once and keep them as `Columns`.
-
-    Tensors are written into their column as they come, so the peak is the
-    data itself and one sample.
-    """
-    first, columns = dataset[0], {}
-    for key, value in collate([first]).items():
-        columns[key] = [None] * len(dataset)
-        if isinstance(value, torch.Tensor):
-            columns[key] = value.new_empty((len(dataset), *value.shape[1:]))
-    for row in range(len(dataset)):
-        sample = first if row == 0 else dataset[row]
-        _alike(sample, first)
-        for key, value in sample.items():
-            columns[key][row] = value
-    return Columns(columns, classes=getattr(dataset, "classes", ()))
-
-
 class Videos(Dataset):
     """Real videos: decoded when asked for, sampled, letterboxed.
 
@@ -143,6 +53,9 @@ class Videos(Dataset):
     record has them. `fps` is the rate of the *sampled* frames: frame i
     stands for the seconds [i / fps, (i + 1) / fps) of the file.
 
+    fields: L > 0 adds `motion` float16 (frames, 2L, size, size), the DIS
+        flow between the frames that follow each sampled one, taken after
+        letterboxing.
     sampling: "uniform" takes the centres of equal segments, "segments" a
         random frame of each, anew at every access (global torch RNG).
     cache: a folder for the decoded clips; only for "uniform".
@@ -154,8 +67,9 @@ class Videos(Dataset):
 
     def __init__(
         self, records: Sequence[Record], *, classes: Sequence[str],
-        frames: int = 16, size: int = 64, sampling: str = "uniform",
-        cache: str | Path | None = None, on_error: str = "raise",
+        frames: int = 16, size: int = 64, fields: int = 0,
+        sampling: str = "uniform", cache: str | Path | None = None,
+        on_error: str = "raise",
     ):
         if sampling not in ("uniform", "segments"):
             raise ValueError(f"sampling {sampling!r}: 'uniform' or 'segments'")
@@ -168,7 +82,8 @@ class Videos(Dataset):
             )
         self.records = list(records)
         self.classes = list(classes)
-        self.frames, self.size, self.sampling = frames, size, sampling
+        self.frames, self.size, self.fields = frames, size, fields
+        self.sampling, self.part = sampling, (0.0, 1.0)
         self.cache = None if cache is None else ClipCache(Path(cache))
         self.skipped: list[tuple[Record, str]] = []
         missing = [r.path for r in self.records if not r.path.is_file()]
@@ -192,20 +107,46 @@ class Videos(Dataset):
                 intact.append(record)
         self.records = intact
 
+    def between(self, start: float, end: float) -> "Videos":
+        """The same videos, sampled from the shares [start, end) of each."""
+        if self.sampling != "uniform":
+            raise ValueError("a part of each video needs sampling='uniform'")
+        other = copy.copy(self)
+        other.part = (start, end)
+        return other
+
+    def identity(self, i: int) -> str:
+        """All that sample i depends on: its file and the settings."""
+        record = self.records[i]
+        status = record.path.stat()
+        return repr((record, status.st_size, status.st_mtime_ns,
+                     self._settings()))
+
+    def _settings(self) -> tuple:
+        return self.frames, self.size, self.sampling, self.fields, self.part
+
     def _clip(self, record: Record) -> dict[str, torch.Tensor]:
         if self.cache is None:
             return self._decode(record)
-        settings = (self.frames, self.size, self.sampling)
         make = functools.partial(self._decode, record)
-        return self.cache.get(record.path, settings, make)
+        return self.cache.get(record.path, self._settings(), make)
 
     def _decode(self, record: Record) -> dict[str, torch.Tensor]:
         info = video.probe(record.path)
         info.require_whole()
-        sample = getattr(video, f"sample_{self.sampling}")
-        index = sample(info.frames, self.frames)
-        clip = {"video": video.read(record.path, index)}
-        return video.letterbox(clip, self.size) | {
+        if self.sampling == "uniform":
+            index = sample_part(info.frames, self.frames, self.part)
+        else:
+            index = video.sample_segments(info.frames, self.frames)
+        # without flow, a run is the sampled frame alone
+        runs = flow_runs(index, info.frames, self.fields)
+        wanted, place = runs.unique(return_inverse=True)
+        clip = {"video": video.read(record.path, wanted)}
+        frames = video.letterbox(clip, self.size)["video"]
+        clip = {"video": frames[torch.searchsorted(wanted, index)]}
+        if self.fields:
+            clip["motion"] = flow.stacked(frames[place])
+        return clip | {
             "index": index,
             "total": torch.tensor(info.frames),
             "fps": torch.tensor(info.fps, dtype=torch.float64),
@@ -217,12 +158,14 @@ class Videos(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
         clip = self._clip(record)
-        fps = clip["fps"].item()
+        fps, share = clip["fps"].item(), self.part[1] - self.part[0]
         sample = {
             "video": clip["video"], "label": record.label,
             "name": record.name, "group": record.group,
-            "fps": fps * self.frames / clip["total"].item(),
+            "fps": fps * self.frames / (share * clip["total"].item()),
         }  # fmt: skip
+        if self.fields:
+            sample["motion"] = clip["motion"]
         if record.spans is not None:
             spans = torch.tensor(record.spans).reshape(-1, 2)
             after = spans[:, :1] <= clip["index"]
@@ -234,17 +177,50 @@ class Videos(Dataset):
         return sample
 
 
-class Thinned(Dataset):
-    """A dataset of whole videos, of which `frames` each are kept."""
+@functools.lru_cache
+def _drawing() -> str:
+    """The digest of the files that draw puppets."""
+    files = sorted((ROOT / "lib").glob("puppet*.py"))
+    text = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(text).hexdigest()
 
-    def __init__(self, data: Dataset, frames: int):
-        self.data, self.frames, self.classes = data, frames, data.classes
+
+class Thinned(Dataset):
+    """Whole videos of the puppets, of which `frames` each are kept.
+
+    fields: as in `Videos`; the flow is measured by DIS, as on real videos,
+        and not the exact one that the puppets know.
+    """
+
+    def __init__(self, data: puppets.Puppets, frames: int, fields: int = 0):
+        self.data, self.frames, self.fields = data, frames, fields
+        self.classes, self.part = data.classes, (0.0, 1.0)
+
+    def between(self, start: float, end: float) -> "Thinned":
+        """The same videos, sampled from the shares [start, end) of each."""
+        other = copy.copy(self)
+        other.part = (start, end)
+        return other
+
+    def identity(self, i: int) -> str:
+        """All that sample i depends on: settings, and the code that draws."""
+        data = self.data
+        return repr((data.split, data.seed, i, data.classes, data.dials,
+                     sorted(data.extras), _drawing(), self.frames,
+                     self.fields, self.part))
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return thin(self.data[index], self.frames)
+        whole = self.data[index]
+        sample = thin(whole, self.frames, self.part)
+        if self.fields:
+            total = len(whole["video"])
+            kept = sample_part(total, self.frames, self.part)
+            runs = flow_runs(kept, total, self.fields)
+            sample["motion"] = flow.stacked(whole["video"][runs])
+        return sample
 
 
 def load(
@@ -252,7 +228,7 @@ def load(
     classes: Sequence[str] | None = None, frames: int = 16, size: int = 64,
     n_train: int = 1000, n_val: int = 200, n_test: int = 500, seed: int = 0,
     split: str = "1", cache: str | Path | None = None,
-    on_error: str = "raise",
+    on_error: str = "raise", fields: int = 0,
 ) -> Splits:
     """Load the three splits of a data set by its name.
 
@@ -266,13 +242,13 @@ def load(
         cut by group from the training list.
     split: the official split of a real set (UCF101 "1" to "3"; "1" trains
         UT-Interaction on set 1, "2" on set 2).
-    cache, on_error: see `Videos`.
+    cache, on_error, fields: see `Videos`.
     """
     if dataset in PUPPETS:
         dials = replace(PUPPETS[dataset], size=size)
         parts = [
             Thinned(puppets.Puppets(part, n, classes=classes, dials=dials,
-                                    seed=seed), frames)
+                                    seed=seed), frames, fields)
             for part, n in zip(PARTS, (n_train, n_val, n_test), strict=True)
         ]
         return Splits(*parts, list(parts[0].classes))
@@ -292,7 +268,7 @@ def load(
         cache = ROOT / Path(cache).expanduser()
     parts = (
         Videos(records, classes=lists.classes, frames=frames, size=size,
-               cache=cache, on_error=on_error)
+               fields=fields, cache=cache, on_error=on_error)
         for records in (train, val, lists.test)
     )
     return Splits(*parts, lists.classes)

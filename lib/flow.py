@@ -44,6 +44,17 @@ def dis(video: torch.Tensor) -> torch.Tensor:
     return flow
 
 
+def stacked(clips: torch.Tensor) -> torch.Tensor:
+    """What a motion network sees of each moment: DIS flow in a stack.
+
+    clips: uint8 (n, L+1, 3, H, W), L+1 consecutive frames from each of n
+    sampled ones. Returns float16 (n, 2L, H, W): x and y of each of the L
+    fields in turn, as in two-stream networks (Simonyan and Zisserman, 2014).
+    """
+    fields = torch.stack([dis(clip) for clip in clips])
+    return fields.flatten(1, 2).half()
+
+
 def warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     """Fetch each pixel from where the flow points (backward warping).
 

@@ -16,32 +16,16 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from IPython.display import Image, Markdown
 from torch import Tensor
 
 from lib import canvas, metrics
-from lib.canvas import DPI, INK, PREDICTED, QUIET, TRUE, overlay
+from lib.canvas import CYCLE, INK, PREDICTED, QUIET, TRUE, overlay
+from lib.canvas import style as style
 
-CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 CELL = 100
-
-
-def style() -> None:
-    """Set the one style of the course for every figure drawn later."""
-    mpl.rcParams.update({
-        "figure.dpi": DPI, "font.size": 9, "text.color": INK,
-        "axes.titlesize": 9, "axes.labelsize": 9, "axes.labelcolor": INK,
-        "axes.edgecolor": QUIET, "axes.linewidth": 0.8,
-        "axes.spines.top": False, "axes.spines.right": False,
-        "axes.axisbelow": True, "grid.color": "#E6E6E6",
-        "axes.prop_cycle": mpl.cycler(color=CYCLE), "lines.linewidth": 1.6,
-        "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5, "xtick.major.size": 3, "ytick.major.size": 3,
-        "legend.frameon": False, "legend.fontsize": 8.5,
-    })
 
 
 def show(thing: Callable) -> Markdown:
@@ -81,40 +65,50 @@ def strip(
 ) -> Image:
     """What a model looks at in one video: Where-and-When, Fig. 4 and 7.
 
-    Rows: frames; `where` `(T', h, w)` over them; `when` `(T',)` as grey
-    cells, one per frame, the largest white. With them the truth, where the
-    sample knows it: the outline of `mask`, and `relevant` frames in blue.
+    Rows as in `rows`: frames, `where` `(T', h, w)` and `when` `(T',)`.
     `spans` `(T', 2)` brings steps to frames; without it T' = T. A sample
     without a `label`, as a video of one's own, shows the prediction alone.
     """
+    def on_frames(name: str, x: Tensor | None) -> dict:
+        if x is not None and spans is not None:
+            x = metrics.expand(x[None], spans, len(sample["video"]))[0]
+        return {} if x is None else {name: x}
+
+    return rows(sample, on_frames("where", where), on_frames("when", when),
+                title=title, columns=columns,
+                notes=canvas.verdict(sample.get("label"), predicted, classes))
+
+
+def rows(
+    sample: Mapping, maps: Mapping, weights: Mapping, *, title: str,
+    columns: int = 8, notes: Sequence[tuple[str, str]] = (),
+) -> Image:
+    """Several maps and weights over one video: RSTAN, Fig. 5 and 7-10.
+
+    Rows: frames; each of `maps` `(T, h, w)` as heat over them; each of
+    `weights` `(T,)` as grey cells, the largest white. With them the truth,
+    where the sample knows it: the outline of `mask`, and `relevant` frames
+    in blue. `notes` are `(words, colour)` below the title.
+    """
     video, mask = sample["video"], sample.get("mask")
-    if spans is not None:
-        where, when = (
-            x if x is None else metrics.expand(x[None], spans, len(video))[0]
-            for x in (where, when)
-        )
     shown = canvas.picks(len(video), columns)
-    films = {"frames": video}
-    if where is not None:
-        films["where"] = overlay(video, where)
-    lanes = [] if when is None else [("when", when, "black", "white")]
+    films = {"frames": video} | {
+        name: overlay(video, where) for name, where in maps.items()}
+    lanes = [(name, when, "black", "white") for name, when in weights.items()]
     if "relevant" in sample:
         lanes += [("true when", sample["relevant"], "white", TRUE)]
     heights = [canvas.height(video, CELL)] * len(films) + [20] * len(lanes)
+    notes = [*notes, *[("line: true outline", TRUE)] * (mask is not None)]
     figure, axes = canvas.sheet(
-        heights, len(shown) * CELL, title=title,
-        notes=canvas.verdict(sample.get("label"), predicted, classes)
-        + [("line: true outline", TRUE)] * (mask is not None),
-    )
-    for (name, frames), ax in zip(films.items(), axes, strict=False):
-        canvas.film(ax, frames[shown])
-        canvas.name_row(ax, name)
-    if mask is not None:
-        canvas.outlines(axes[len(films) - 1], mask[shown])
-    for lane, ax in zip(lanes, axes[len(films):], strict=True):
-        name, values, low, high = lane
-        canvas.cells(ax, values, len(shown), low=low, high=high)
-        canvas.name_row(ax, name)
+        heights, len(shown) * CELL, title=title, notes=notes)
+    for i, (name, frames) in enumerate(films.items()):
+        canvas.film(axes[i], frames[shown])
+        canvas.name_row(axes[i], name)
+        if mask is not None and (i > 0 or not maps):
+            canvas.outlines(axes[i], mask[shown])
+    for ax, lane in zip(axes[len(films):], lanes, strict=True):
+        canvas.cells(ax, lane[1], len(shown), low=lane[2], high=lane[3])
+        canvas.name_row(ax, lane[0])
     canvas.frame_ticks(axes[-1], shown)
     return canvas.picture(figure, photo=True, alt=title)
 
@@ -164,8 +158,7 @@ def timeline(
     cell, seconds = 84, len(when) / fps
     films = [] if video is None else [canvas.height(video, cell)]
     figure, axes = canvas.sheet(
-        [*films, 100, 40], columns * cell, title=title, left=104, gap=10,
-    )
+        [*films, 100, 40], columns * cell, title=title, left=104, gap=10)
     if video is not None:
         canvas.film(axes[0], video[canvas.picks(len(video), columns)])
         canvas.name_row(axes[0], "frames")
@@ -201,8 +194,8 @@ def curves(
     mean over a twentieth of the run on top.
     """
     figure, ax = canvas.plot(5.6, 3.0, title)
-    pairs = zip(histories.items(), itertools.cycle(CYCLE), strict=False)
-    for (name, history), colour in pairs:
+    for (name, history), colour in zip(
+            histories.items(), itertools.cycle(CYCLE), strict=False):
         rows = [row for row in history if key in row]
         steps = np.array([row["step"] for row in rows])
         values = np.array([row[key] for row in rows])
@@ -243,6 +236,23 @@ def forest(summary, *, title: str, label: str) -> Image:
     left.set_yticks(rows, names)
     left.set(xlabel=label, ylim=(-0.6, len(summary) - 0.4))
     right.set_xlabel("difference to the baseline, paired by seed")
+    return canvas.picture(figure, photo=False, alt=title)
+
+
+def sweep(summaries: Mapping, *, title: str, label: str, axis: str) -> Image:
+    """Mean and 95 % interval against a setting, a line per name.
+
+    `summaries` are tables of `results.summarise`, their index the setting.
+    """
+    figure, ax = canvas.plot(5.6, 3.0, title)
+    for name, summary in summaries.items():
+        places = np.arange(len(summary))
+        ax.errorbar(places, summary["mean"], summary["interval"].fillna(0),
+                    marker="o", ms=5, capsize=3, label=name)
+        ax.set_xticks(places, [f"{value:g}" for value in summary.index])
+    ax.set(xlabel=axis, ylabel=label)
+    ax.grid(axis="y")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return canvas.picture(figure, photo=False, alt=title)
 
 

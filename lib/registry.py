@@ -31,7 +31,9 @@ class Experiment:
 
     params: the settings that all variants have in common.
     data: the settings of the data set, such as its size and dials.
-    files: the lib files whose code the result depends on, from the root.
+    files: the code that the result depends on, from the root: whole files,
+        or "lib/x.py: a b" for the functions or classes a and b with what
+        they need of their file. Then a new neighbour makes no run stale.
     """
 
     notebook: str
@@ -147,10 +149,14 @@ def _whole(content: bytes) -> int:
 def run_key(params: Mapping, data: Mapping, files: Iterable[str]) -> str:
     """Name what a run depends on: its settings, its data and its code.
 
-    Comments, docstrings and layout of the files do not count.
+    Comments, docstrings and layout of the files do not count, nor does what
+    stands beside the definitions that an entry "lib/x.py: a b" names.
     """
-    code = {str(name): _code((ROOT / name).read_text(encoding="utf-8"))
-            for name in files}
+    code = {}
+    for entry in map(str, files):
+        name, _, chosen = entry.partition(":")
+        source = (ROOT / name).read_text(encoding="utf-8")
+        code[entry] = _code(source, tuple(chosen.split()))
     try:
         text = json.dumps([params, data, code], sort_keys=True)
     except TypeError as error:
@@ -160,9 +166,38 @@ def run_key(params: Mapping, data: Mapping, files: Iterable[str]) -> str:
 
 
 @lru_cache
-def _code(source: str) -> str:
-    text = json.dumps(_plain(ast.parse(source)))
+def _code(source: str, chosen: tuple[str, ...]) -> str:
+    tree = ast.parse(source)
+    if chosen:
+        tree.body = _needed(tree, chosen)
+    text = json.dumps(_plain(tree))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _needed(tree: ast.Module, chosen: Iterable[str]) -> list[ast.stmt]:
+    """The definitions of `chosen`, and those of the file that they name."""
+    defined = {name: node for node in tree.body for name in _binds(node)}
+    if unknown := [name for name in chosen if name not in defined]:
+        raise ValueError(f"no {unknown} in the file, which defines "
+                         f"{sorted(defined)}")
+    needed, ahead = set(), list(chosen)
+    while ahead:
+        name = ahead.pop()
+        if name in defined and name not in needed:
+            needed.add(name)
+            ahead += [part.id for part in ast.walk(defined[name])
+                      if isinstance(part, ast.Name)]
+    return [node for node in tree.body if needed.intersection(_binds(node))]
+
+
+def _binds(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module defines; not what it imports."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets = (node.targets if isinstance(node, ast.Assign) else
+               [node.target] if isinstance(node, ast.AnnAssign) else [])
+    return [part.id for target in targets for part in ast.walk(target)
+            if isinstance(part, ast.Name)]
 
 
 def _plain(node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Fit a model, read its answers, and freeze a backbone's features.
+"""Fit a model, and read its answers.
 
 The step function carries what a paper has of its own::
 
@@ -18,7 +18,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lib.checkpoints import Checkpoint
+from lib.samples import collate
 
 Step = Callable[[nn.Module, dict], dict]
 Score = Callable[[nn.Module, Dataset], float]
@@ -34,12 +35,13 @@ Score = Callable[[nn.Module, Dataset], float]
 
 def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         batch: int, lr: float, weight_decay: float = 0.0,
-        clip: float | None = 1.0, schedule: str = "constant", seed: int = 0,
+        clip: float | None = 1.0, optimizer: Callable = torch.optim.AdamW,
+        schedule: str | Callable[[float], float] = "constant", seed: int = 0,
         device: str = "auto", precision: str = "no", workers: int = 0,
         val: Dataset | None = None, score: Score | None = None,
         every: int | None = None, checkpoint: str | Path | None = None,
         save_every: int = 200) -> list[dict]:
-    """Train `model` in place with AdamW; return one dict per step.
+    """Train `model` in place; return one dict per step.
 
     `step(model, batch)` returns a dict with the tensor "loss"; its other
     entries are scalars to log. Batches come by `to_device`. With `val` and
@@ -47,7 +49,9 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
     steps and at the last one, and ends with the best scored weights. The
     model is left on the device, in eval mode.
 
-    schedule: "constant", or "cosine" to zero after a short warm-up.
+    optimizer: called as `optimizer(parameters, lr=, weight_decay=)`.
+    schedule: "constant", "cosine" to zero after a short warm-up, or a
+    function from the share of the steps done to the share of `lr`.
     clip: largest norm of the gradient over all parameters; None for none.
     precision: "no" (float32) or "bf16" (the model's forward pass only).
     checkpoint: a folder of this run alone. If it holds one, the run goes on
@@ -63,8 +67,10 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         "parameters": sum(p.numel() for p in model.parameters())}
     torch.manual_seed(seed)
     history, best = [], None
-    with _prepared(model, lr, weight_decay, device, precision) as (
+    make = partial(optimizer, lr=lr, weight_decay=weight_decay)
+    with _prepared(model, make, device, precision) as (
             accelerator, optimizer):
+        settings["optimizer"] = type(optimizer.optimizer).__name__
         store = checkpoint and Checkpoint(checkpoint, accelerator, settings)
         if store:
             history, best = store.load()
@@ -96,26 +102,28 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
     return history
 
 
-def predict(model: nn.Module, data: Dataset, *, inputs: str = "video",
+def predict(model: nn.Module, data: Dataset, *,
+            inputs: str | tuple[str, ...] = "video",
             keys: tuple[str, ...] | None = None, batch: int = 32,
             device: str | None = None, workers: int = 0) -> dict:
     """The model's answers to every sample of `data`, on the CPU.
 
-    The model is called as `model(batch[inputs])`, in eval mode and without
-    gradients; each module's mode is as before afterwards. Returned are the
+    The model is called with the entries that `inputs` names, as in
+    `model(batch["video"])`, in eval mode and without gradients; each
+    module's mode is as before afterwards. Returned are the
     tensors of its NamedTuple, or those named by `keys`, joined over samples:
     `logits` (N, K), `where` (N, T', H', W'), ...; `spans` (T', 2) once; and
     the samples' `label` (N,). Without `device` the model stays where it is.
     """
     device = (find_device(device) if device
               else next(model.parameters(), torch.empty(0)).device)
-    parts = []
-    with _frozen(model.to(device)):
-        for samples in _loader(_Batches(data, batch), None, workers):
+    parts, names = [], (inputs,) if isinstance(inputs, str) else inputs
+    with frozen(model.to(device)):
+        for samples in in_batches(data, batch, workers):
             samples = to_device(samples, device)
-            if inputs not in samples:
-                raise KeyError(f"no {inputs!r} in samples of {[*samples]}")
-            out = model(samples[inputs])._asdict()
+            if missing := [name for name in names if name not in samples]:
+                raise KeyError(f"no {missing} in samples of {[*samples]}")
+            out = model(*(samples[name] for name in names))._asdict()
             wanted = keys or [k for k, v in out.items()
                               if isinstance(v, Tensor)]
             if "label" in samples:
@@ -123,35 +131,7 @@ def predict(model: nn.Module, data: Dataset, *, inputs: str = "video",
                 wanted = [*wanted, "label"]
             parts.append({key: out[key].cpu() for key in wanted})
     spans = [part.pop("spans") for part in parts if "spans" in part]
-    return _join(parts) | ({"spans": spans[0].clone()} if spans else {})
-
-
-def extract(backbone: nn.Module, data: Dataset, *, batch: int = 32,
-            device: str = "auto", workers: int = 0):
-    """Run a frozen frame backbone over `data` once.
-
-    backbone: float video (B, T, 3, H, W) -> features (B, T, C, h, w).
-    Returns `datasets.Columns` with `features` (T, C, h, w) in float16 per
-    sample, and every other entry of the samples but `video`.
-    """
-    from lib.datasets import Columns
-
-    device, parts, done = find_device(device), [], 0
-    with _frozen(backbone.to(device)):
-        for samples in _loader(_Batches(data, batch), None, workers):
-            video = samples.pop("video")
-            out = backbone(to_device({"video": video}, device)["video"])
-            if done == 0:
-                features = torch.empty(len(data), *out.shape[1:],
-                                       dtype=torch.float16)
-            features[done:done + len(out)] = out.half().cpu()
-            if not features[done:done + len(out)].isfinite().all():
-                raise FloatingPointError(
-                    "the backbone's features are not finite in float16")
-            done += len(out)
-            parts.append(samples)
-    return Columns({"features": features} | _join(parts),
-                   classes=getattr(data, "classes", ()))
+    return join(parts) | ({"spans": spans[0].clone()} if spans else {})
 
 
 def to_device(batch: dict, device: torch.device) -> dict:
@@ -182,8 +162,7 @@ def find_device(device: str) -> torch.device:
 
 
 @contextmanager
-def _prepared(model: nn.Module, lr: float, weight_decay: float,
-              device: str, precision: str):
+def _prepared(model: nn.Module, make: Callable, device: str, precision: str):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -194,9 +173,7 @@ def _prepared(model: nn.Module, lr: float, weight_decay: float,
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu",
                               mixed_precision=precision)
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr,
-        weight_decay=weight_decay)
+    optimizer = make([p for p in model.parameters() if p.requires_grad])
     try:
         yield accelerator, accelerator.prepare(model, optimizer)[1]
     finally:
@@ -212,7 +189,10 @@ def _numbers(logged: dict) -> dict[str, float]:
     return numbers
 
 
-def _share(schedule: str, at: int, steps: int) -> float:
+def _share(schedule: str | Callable[[float], float], at: int,
+           steps: int) -> float:
+    if callable(schedule):
+        return schedule(at / steps)
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"schedule={schedule!r}: use 'constant' or 'cosine'")
     if schedule == "constant":
@@ -227,7 +207,8 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; each module's mode is restored."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -238,8 +219,11 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _join(parts: list[dict]) -> dict:
-    """One dict of columns; outside inference mode, so that they can train."""
+def join(parts: list[dict]) -> dict:
+    """One dict of columns from the batches in `parts`.
+
+    Called outside inference mode, so that the tensors can train.
+    """
     def column(values):
         if isinstance(values[0], Tensor):
             return torch.cat(values)
@@ -267,8 +251,6 @@ class _Batches(Dataset):
         return math.ceil(len(self.data) / self.batch)
 
     def __getitem__(self, at: int) -> dict:
-        from lib.datasets import collate
-
         epoch, place, order = 0, at, range(len(self.data))
         if self.seed is not None:
             epoch, place = divmod(at, max(1, len(order) // self.batch))
@@ -291,6 +273,11 @@ def _mix(*parts: int | str | None) -> int:
     """A seed from several numbers, without the collisions of a sum."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:7], "big")
+
+
+def in_batches(data: Dataset, batch: int, workers: int = 0) -> DataLoader:
+    """Batches of all samples in order, the last as short as it comes."""
+    return _loader(_Batches(data, batch), None, workers)
 
 
 def _loader(batches: _Batches, order: range | None, workers: int):

@@ -11,12 +11,12 @@ from refresh import ROOT
 
 PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta"}
 LAYERS = (
-    {"annotations", "video", "clips", "flow", "puppets", "puppet_actions",
-     "puppet_people", "puppet_scene"},
-    {"datasets", "metrics", "localisation", "readout", "backbones2d",
-     "backbones3d"},
-    {"training", "checkpoints", "results", "registry", "canvas", "plots",
-     "explorer"},
+    {"annotations", "video", "clips", "flow", "samples", "puppets",
+     "puppet_actions", "puppet_people", "puppet_scene"},
+    {"datasets", "views", "metrics", "localisation", "readout",
+     "backbones2d", "backbones3d"},
+    {"training", "features", "checkpoints", "results", "registry", "canvas",
+     "plots", "explorer"},
 )
 STANDARD = {"math", "typing", "collections", "functools", "itertools"}
 FILES = sorted((ROOT / "lib").glob("*.py"))

@@ -283,3 +283,37 @@ def test_matrix_is_darkest_where_the_share_is_largest():
     blank = brightness(torch.zeros(2, 2))
     assert filled.shape == blank.shape
     assert filled.mean() < blank.mean() - 5
+
+
+def test_rows_draw_every_map_and_weight_in_its_place(sample):
+    """A map that is bright left and one that is bright right, two lanes."""
+    left = torch.zeros(16, 1, 2)
+    left[..., 0] = 1
+    bare = {"video": sample["video"]}
+    image = pixels(plots.rows(
+        bare, {"left": left, "right": left.flip(-1)},
+        {"first": torch.arange(16) < 8, "last": torch.arange(16) >= 8},
+        title="t", columns=8))
+    top = 14 + 18  # the title; then frames, two maps and two lanes
+    for row, order in ((1, 1), (2, -1)):
+        y = top + row * (plots.CELL + 6) + 50
+        halves = [image[y, canvas.LEFT + x].mean() for x in (15, 85)]
+        assert order * (halves[0] - halves[1]) > 40
+    below = top + 3 * (plots.CELL + 6)
+    for lane, ends in ((0, (255, 0)), (1, (0, 255))):
+        y = below + lane * 26 + 10
+        seen = [image[y, canvas.LEFT + x].mean() for x in (25, 775)]
+        assert abs(np.array(seen) - ends).max() < 20
+
+
+def test_sweep_draws_a_line_for_each_name():
+    table = pd.DataFrame({"mean": [0.2, 0.8], "interval": [0.1, None]},
+                         index=[1, 10])
+    one = plots.sweep({"a": table}, title="t", label="y", axis="x")
+    two = plots.sweep({"a": table, "b": table[::-1]}, title="t", label="y",
+                      axis="x")
+    assert kind(one) == "PNG"
+    colours = [tuple(int(c[i:i + 2], 16) for i in (1, 3, 5))
+               for c in canvas.CYCLE[:2]]
+    assert near(one, colours[0]).sum() > 100 > near(one, colours[1]).sum()
+    assert near(two, colours[1]).sum() > 100

@@ -156,6 +156,47 @@ def test_text_changes_no_key_and_code_does(tmp_path):
         assert key_of(path, CODE.replace(code, other)) != key, code
 
 
+PARTS = """
+import math
+WIDTH: int = 3
+LEFT, RIGHT = 0, 1
+OTHER = 5
+
+
+def wide(x):
+    return WIDTH * inner(x)
+
+
+def inner(x):
+    return math.sqrt(x) + LEFT
+
+
+class Neighbour(tuple):
+    size = OTHER
+"""
+
+
+def test_a_named_part_of_a_file_counts_with_what_it_needs(tmp_path):
+    path = tmp_path / "part.py"
+
+    def key(code, names="wide"):
+        path.write_text(code, encoding="utf-8")
+        return run_key({}, {}, [f"{path}: {names}"])
+
+    for text, other in (("OTHER = 5", "OTHER = 6"), ("(tuple)", "(list)"),
+                        ("import math", "import math\nNEW = 1")):
+        assert text in PARTS
+        assert key(PARTS.replace(text, other)) == key(PARTS), text
+        assert key(PARTS.replace(text, other), "wide Neighbour") != key(
+            PARTS, "wide Neighbour") or text == "import math"
+    for text, other in (("int = 3", "int = 4"), ("+ LEFT", "- LEFT"),
+                        ("LEFT, RIGHT = 0", "LEFT, RIGHT = 2")):
+        assert text in PARTS
+        assert key(PARTS.replace(text, other)) != key(PARTS), text
+    with pytest.raises(ValueError, match="nobody.*wide"):
+        key(PARTS, "nobody")
+
+
 def test_the_key_is_the_same_in_every_version_of_python(tmp_path):
     """Committed lines must stay fresh; typed here once, under 3.11."""
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,7 @@
-"""Training: bits that repeat, selection, prediction, extraction."""
+"""Training: bits that repeat, selection, prediction."""
+
+import functools
+from collections import namedtuple
 
 import pytest
 import torch
@@ -196,50 +199,44 @@ def test_predict_takes_some_keys_and_names_missing_inputs():
         training.predict(net(), videos(), inputs="features")
 
 
-class Frames(nn.Module):
+class Two(nn.Module):
+    """Tells its two inputs apart."""
+
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
+        self.weight = nn.Parameter(torch.tensor(10.0))
 
-    def forward(self, video):
-        features = self.norm(self.conv(video.flatten(0, 1)))
-        return features.unflatten(0, video.shape[:2])
-
-
-def test_extract_stores_what_the_backbone_says_and_every_answer():
-    torch.manual_seed(0)
-    backbone = Frames().train()
-    segments = [torch.zeros(i % 3, 2) for i in range(27)]
-    data = videos(segments=segments, mask=torch.rand(27, 3, 6, 6) > 0.5)
-    frozen = training.extract(backbone, data, batch=4, device="cpu")
-    assert backbone.training and frozen.classes == data.classes
-    assert set(frozen.columns) == {"features", "label", "name", "segments",
-                                   "mask"}
-    stored = frozen.columns["features"]
-    assert stored.shape == (27, 3, 4, 4, 4) and stored.dtype == torch.float16
-    direct = backbone.eval()(data.columns["video"].float() / 255)
-    # half precision keeps eleven bits
-    assert torch.allclose(stored.float(), direct, rtol=2e-3, atol=1e-4)
-    for key in ("label", "mask"):
-        assert torch.equal(frozen.columns[key], data.columns[key])
-    assert frozen.columns["name"] == data.columns["name"]
-    assert [len(s) for s in frozen.columns["segments"]] == [
-        i % 3 for i in range(27)]
-    # the features can be trained on, as ordinary tensors
-    weight = torch.ones(1, requires_grad=True)
-    (frozen[0]["features"].float() * weight).sum().backward()
-    batch = training.to_device(
-        {"features": stored[:2]}, torch.device("cpu"))
-    assert batch["features"].dtype == torch.float32
+    def forward(self, first, second):
+        Answer = namedtuple("Answer", "logits")
+        return Answer(self.weight * first + second)
 
 
-def test_extract_refuses_features_that_overflow():
-    backbone = Frames()
+def test_predict_gives_several_inputs_in_their_order():
+    data = Columns({"a": torch.arange(5.0), "b": torch.ones(5)})
+    answers = training.predict(Two(), data, inputs=("a", "b"), batch=2)
+    assert answers["logits"].tolist() == [1, 11, 21, 31, 41]
+    turned = training.predict(Two(), data, inputs=("b", "a"), batch=2)
+    assert turned["logits"].tolist() == [10, 11, 12, 13, 14]
+
+
+def test_any_optimizer_and_schedule_by_hand():
+    """Two steps of SGD with momentum equal the textbook's."""
+    model, rates = nn.Linear(1, 1, bias=False), []
     with torch.no_grad():
-        backbone.norm.weight.fill_(1e7)
-    with pytest.raises(FloatingPointError, match="float16"):
-        training.extract(backbone, videos(), device="cpu")
+        model.weight.fill_(1.0)
+
+    def slope(model, batch):
+        return {"loss": 3 * model.weight.sum()}
+
+    history = training.fit(
+        model, Columns({"x": torch.zeros(4)}), slope, steps=2, batch=2,
+        lr=0.1, clip=None, device="cpu",
+        optimizer=functools.partial(torch.optim.SGD, momentum=0.9),
+        schedule=lambda done: rates.append(done) or (0.5 if done else 1.0))
+    assert rates == [0.0, 0.5]
+    assert [row["lr"] for row in history] == [0.1, 0.05]
+    # 1 - 0.1 * 3, then the velocity is 0.9 * 3 + 3
+    assert model.weight.item() == pytest.approx(0.7 - 0.05 * 5.7)
 
 
 def test_to_device_scales_bytes_only():

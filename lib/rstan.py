@@ -1,0 +1,300 @@
+"""RSTAN: a recurrent spatial-temporal attention network, two streams.
+
+Du, Wang and Qiao, IEEE Transactions on Image Processing 27(3), 2018. At each
+step an LSTM looks anew at the feature maps of *all* frames: where in each,
+then at which. An appearance and a motion stream share what they look at, and
+the actor's silhouette can teach the maps.
+
+Symbols: n a frame, t a step, T of each, k one of K^2 positions, CV a frame's
+convolutional cube, FC its vector, alpha and beta the scores of positions and
+frames, Phi what enters the LSTM. Needs torch and einops only: copy the file.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+
+class RSTANOutput(NamedTuple):
+    """What the model answers; without attention the maps are None."""
+
+    logits: Tensor  # (B, K) of each video's last step
+    spans: Tensor  # (T, 2) frame i covers input frames [i, i + 1)
+    steps: Tensor  # (B, T, K) logits of every step
+    valid: Tensor  # (B, T) False where a video is padded
+    where: Tensor | None = None  # (B, T, h, w) by the last step to look there
+    when: Tensor | None = None  # (B, T) beta at the last step
+    alpha: Tensor | None = None  # (B, T, T, h, w) at step t, in frame n, fused
+    beta: Tensor | None = None  # (B, T, T) at step t, of frame n, fused
+    stream_alpha: Tensor | None = None  # (B, S, T, T, h, w) of each stream
+    stream_beta: Tensor | None = None  # (B, S, T, T)
+
+
+class Attention(nn.Module):
+    """Scores by an LSTM's state: of positions Eq. (2), (3), frames (5), (6).
+
+    (exp x)^gamma is exp(gamma x): gamma is an inverse temperature. The
+    softmax is never in bfloat16, to which gamma = 10 leaves few digits.
+    """
+
+    def __init__(self, inputs: int, hidden: int, units: int, gamma: float):
+        super().__init__()
+        self.gamma = gamma
+        self.from_input = nn.Linear(inputs, units)  # A_cv, b or B_L, b
+        self.from_hidden = nn.Linear(hidden, units, bias=False)  # A_h, B_h
+        self.score = nn.Linear(units, 1, bias=False)  # v
+
+    def forward(self, keys: Tensor, hidden: Tensor, valid: Tensor) -> Tensor:
+        """Scores ``(B, ..., n)`` that sum to one over n; 0 where not valid.
+
+        keys: `from_input` ``(B, ..., n, U)`` of what is looked at. hidden:
+        h_{t-1} ``(B, D)``. valid: broadcasts to the scores.
+        """
+        state = self.from_hidden(hidden)
+        state = state.view(len(state), *(1,) * (keys.ndim - 2), -1)
+        score = self.score(torch.tanh(keys + state)).squeeze(-1)
+        # not -inf: a window behind the video's end, where nothing is valid,
+        # must not become NaN
+        wide = torch.promote_types(score.dtype, torch.float32)
+        score = (self.gamma * score.to(wide)).masked_fill(
+            ~valid, torch.finfo(wide).min)
+        return score.softmax(-1) * valid
+
+
+class Cell(nn.Module):
+    """An LSTM step with Phi as an extra input, Eq. (8)-(13).
+
+    cube is the size of Phi (0: the plain LSTM of the baseline), vector that
+    of x_t, the frame's FC.
+    """
+
+    def __init__(self, cube: int, vector: int, hidden: int):
+        super().__init__()
+        self.from_input = nn.Linear(vector, 4 * hidden)  # U^x, b
+        self.from_state = nn.Linear(cube + hidden, 4 * hidden, bias=False)
+
+    def forward(
+        self, projected: Tensor, phi: Tensor | None, hidden: Tensor,
+        memory: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """h_t and c_t ``(B, D)``; `projected` is `from_input` of x_t."""
+        state = hidden if phi is None else torch.cat((phi, hidden), -1)
+        gates = projected + self.from_state(state)
+        i, f, o, g = gates.chunk(4, -1)  # Eq. (8)-(11) before their sigmoids
+        memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()  # Eq. (12)
+        return o.sigmoid() * memory.tanh(), memory  # Eq. (13)
+
+
+class Stream(nn.Module):
+    """The attention and the LSTM of one stream, appearance or motion."""
+
+    def __init__(
+        self, cube: int, vector: int, hidden: int, units: int,
+        gamma: tuple[float, float], attention: bool,
+    ):
+        super().__init__()
+        self.cell = Cell(cube if attention else 0, vector, hidden)
+        if attention:
+            self.spatial = Attention(cube, hidden, units, gamma[0])
+            self.temporal = Attention(cube, hidden, units, gamma[1])
+
+
+class RSTAN(nn.Module):
+    """The whole model, Eq. (1)-(16).
+
+    Args:
+        cubes: channels d_cv of each stream's cube; one or two streams.
+        vectors: size d_fc of each stream's vector.
+        classes: number of classes; several make as many heads (multi-task).
+        hidden: D of the LSTMs (paper: 1024).
+        units: of the attention's hidden layer (the paper does not say).
+        gamma: sharpness gamma_alpha, gamma_beta (paper: 5, 10; JHMDB 1, 1).
+        window: frames that a step attends to, the current one first; None is
+            all (paper; JHMDB: 2; 1 is its "current-frame attention").
+        fusion: "max", as Eq. (14), (15) print it, or "mean"; of two streams.
+        renormalise: divide fused scores by their sum, which the paper does
+            not: max-fused ones sum to something between 1 and 2.
+        attention: False leaves the LSTMs on the vectors ("Baseline Net").
+    """
+
+    def __init__(
+        self, cubes: Sequence[int], vectors: Sequence[int],
+        classes: int | Sequence[int], *, hidden: int = 1024, units: int = 512,
+        gamma: tuple[float, float] = (1.0, 1.0), window: int | None = None,
+        fusion: str = "max", renormalise: bool = False,
+        attention: bool = True,
+    ):
+        super().__init__()
+        if fusion not in ("max", "mean"):
+            raise ValueError(f"fusion={fusion!r}: use 'max' or 'mean'")
+        if window is not None and window < 1:
+            raise ValueError(f"window={window}: at least 1 frame, or None")
+        self.window, self.fusion, self.hidden = window, fusion, hidden
+        self.renormalise, self.attention = renormalise, attention
+        self.streams = nn.ModuleList(
+            Stream(cube, vector, hidden, units, gamma, attention)
+            for cube, vector in zip(cubes, vectors, strict=True))
+        counts = [classes] if isinstance(classes, int) else classes
+        # W_a h^a + W_m h^m + b is one layer on both states, Eq. (16)
+        self.classify = nn.ModuleList(
+            nn.Linear(hidden * len(cubes), count) for count in counts)
+
+    def forward(
+        self, *features: Tensor, lengths: Tensor | None = None, head: int = 0
+    ) -> RSTANOutput:
+        """Answers to cubes and vectors of each stream in turn.
+
+        features: CV ``(B, T, C, h, w)`` and FC ``(B, T, D)`` of the first
+            stream, then those of the second, Eq. (1).
+        lengths: frames ``(B,)`` of each video, where the rest is padding:
+            nothing attends to it and nothing is predicted from it.
+        head: the data set whose classes are asked for.
+        """
+        cubes, vectors = features[::2], features[1::2]
+        if (len(features) != 2 * len(self.streams)
+                or len({x.shape[:2] for x in features}) > 1
+                or {x.ndim for x in cubes} != {5}
+                or len({x.shape[3:] for x in cubes}) > 1):
+            raise ValueError(
+                f"{len(self.streams)} stream(s) of cubes (B, T, C, h, w) and "
+                f"vectors (B, T, D), not {[tuple(x.shape) for x in features]}")
+        batch, steps, _, height, _ = cubes[0].shape
+        frame = torch.arange(steps, device=vectors[0].device)
+        last = frame[-1:].expand(batch) if lengths is None else lengths - 1
+        valid = frame <= last[:, None]
+        states, alphas, betas = self.recur(cubes, vectors, valid)
+        logits = self.classify[head](states)  # Eq. (16)
+        rows = torch.arange(batch, device=frame.device)
+        output = RSTANOutput(
+            logits=logits[rows, last], steps=logits, valid=valid,
+            spans=torch.stack((frame, frame + 1), -1))
+        if not self.attention:
+            return output
+        alphas, alpha = (x.unflatten(-1, (height, -1))
+                         for x in (alphas, self.fuse(alphas)))
+        beta = self.fuse(betas)
+        # a window slides past a frame: then its own step looks there last
+        looks = last[:, None] if self.window is None else frame
+        return output._replace(
+            where=alpha[rows[:, None], looks, frame], when=beta[rows, last],
+            alpha=alpha, beta=beta, stream_alpha=alphas, stream_beta=betas)
+
+    def recur(self, cubes: list, vectors: list, valid: Tensor) -> tuple:
+        """States ``(B, T, S*D)``, alpha and beta of all streams and steps.
+
+        What no step changes, A_cv CV and U^x x, is computed before the loop.
+        """
+        batch, steps = valid.shape
+        cubes = [rearrange(x, "b t c h w -> b t (h w) c") for x in cubes]
+        inputs = [s.cell.from_input(x)
+                  for s, x in zip(self.streams, vectors, strict=True)]
+        keys = [s.spatial.from_input(x) if self.attention else None
+                for s, x in zip(self.streams, cubes, strict=True)]
+        zero = inputs[0].new_zeros(batch, self.hidden)
+        hidden, memory = [zero] * len(keys), [zero] * len(keys)
+        phi, outputs, alphas, betas = [None] * len(keys), [], [], []
+        for t in range(steps):
+            if self.attention:
+                start, size = (t, self.window) if self.window else (0, steps)
+                near = slice(start, start + size)
+                phi, alpha, beta = self.attend(
+                    [x[:, near] for x in keys], [x[:, near] for x in cubes],
+                    hidden, valid[:, near])
+                margin = start, steps - start - beta.shape[-1]
+                alphas.append(F.pad(alpha, (0, 0, *margin)))
+                betas.append(F.pad(beta, margin))
+            for s, stream in enumerate(self.streams):
+                hidden[s], memory[s] = stream.cell(
+                    inputs[s][:, t], phi[s], hidden[s], memory[s])
+            outputs.append(torch.cat(hidden, -1))
+        maps = (torch.stack(x, 2) if x else None for x in (alphas, betas))
+        return torch.stack(outputs, 1), *maps
+
+    def attend(
+        self, keys: list, cubes: list, hidden: list, valid: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """One step: Phi per stream, its alpha and beta, stacked (B, S, ...).
+
+        With two streams Eq. (4) and (7) weight by the fused scores.
+        """
+        alphas = torch.stack([
+            s.spatial(key, h, valid[..., None])
+            for s, key, h in zip(self.streams, keys, hidden, strict=True)
+        ], 1)
+        alpha = self.fuse(alphas)  # Eq. (14)
+        frames = [einsum(alpha, cube, "b n k, b n k c -> b n c")  # Eq. (4)
+                  for cube in cubes]
+        betas = torch.stack([
+            s.temporal(s.temporal.from_input(frame), h, valid)
+            for s, frame, h in zip(self.streams, frames, hidden, strict=True)
+        ], 1)
+        beta = self.fuse(betas)  # Eq. (15)
+        phi = [einsum(beta, frame, "b n, b n c -> b c")  # Eq. (7)
+               for frame in frames]
+        return phi, alphas, betas
+
+    def fuse(self, scores: Tensor) -> Tensor:
+        """Scores ``(B, S, ..., n)`` of the streams to one, Eq. (14), (15)."""
+        if scores.shape[1] == 1:
+            return scores[:, 0]
+        fused = scores.amax(1) if self.fusion == "max" else scores.mean(1)
+        if self.renormalise:  # padded frames have no mass to divide by
+            fused = fused / fused.sum(-1, keepdim=True).clamp_min(1e-12)
+        return fused
+
+
+def silhouette(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """The targets M ``(B, T, h, w)`` of masks ``(B, T, H, W)``, section III-D.
+
+    The cells that the actor fills by half share a mass of one; if there are
+    none, all that the actor touches. Frames without an actor are zero.
+    """
+    cover = F.interpolate(mask.float(), size=size, mode="area")
+    inside = cover >= 0.5
+    none = ~inside.flatten(2).any(2)
+    inside = inside | (none[..., None, None] & (cover > 0))
+    return inside / inside.sum((-2, -1), keepdim=True).clamp_min(1)
+
+
+def actor_attention(own: Tensor, target: Tensor, form: str = "l2") -> Tensor:
+    """How far maps are from the silhouettes, per video ``(B,)``, Eq. (18).
+
+    own: alpha_t(t) ``(B, T, h, w)``, each step's map of its own frame.
+    target: `silhouette`; frames without one do not count. form: "l2", or the
+    cross entropy "ce", for which max-fused maps are divided by their sum.
+    """
+    if form not in ("l2", "ce"):
+        raise ValueError(f"form={form!r}: use 'l2' or 'ce'")
+    share = own / own.sum((-2, -1), keepdim=True).clamp_min(1e-12)
+    apart = ((own - target).square() if form == "l2"
+             else -target * share.clamp_min(1e-12).log())
+    shown = target.flatten(2).any(2)
+    return (apart.flatten(2).sum(2) * shown).sum(1)
+
+
+def loss(
+    output: RSTANOutput, label: Tensor, *, target: Tensor | None = None,
+    weight: float = 0.5, form: str = "l2",
+) -> dict[str, Tensor]:
+    """Cross entropy of all steps, and the actor's share, Eq. (17), (19).
+
+    Returns ``loss`` and its terms, means over the batch: ``main`` sums over
+    the steps; ``ce`` is the last step's, to compare with other models;
+    ``actor`` comes with a `target` (`silhouette`), times lambda_AA =
+    `weight`. Weight decay is the optimiser's.
+    """
+    labels = label[:, None].expand(output.valid.shape)
+    each = F.cross_entropy(output.steps.mT, labels, reduction="none")
+    terms = {"main": (each * output.valid).sum(1).mean(),
+             "ce": F.cross_entropy(output.logits, label)}
+    total = terms["main"]
+    if target is not None:
+        own = output.alpha.diagonal(dim1=1, dim2=2).movedim(-1, 1)
+        own = own * output.valid[..., None, None]
+        terms["actor"] = actor_attention(own, target, form).mean()
+        total = total + weight * terms["actor"]
+    return {"loss": total, **terms}

@@ -1,0 +1,108 @@
+"""Samples in batches and in memory.
+
+A sample is a dict (the keys are in `lib/__init__.py`), a batch the same
+dict with tensors stacked.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+# What has another length in every video: a list in a batch, never stacked.
+RAGGED = ("segments",)
+
+
+def collate(samples: Sequence[dict] | dict) -> dict[str, Any]:
+    """Make a batch of samples: tensors and numbers stacked, rest lists.
+
+    `segments` stay a list, since videos have different numbers of them.
+    A batch that `Columns` has already put together passes unchanged.
+    """
+    if isinstance(samples, Mapping):
+        return samples
+    for sample in samples[1:]:
+        alike(sample, samples[0])
+    batch = {}
+    for key, value in samples[0].items():
+        batch[key] = [sample[key] for sample in samples]
+        if key in RAGGED:
+            continue
+        if isinstance(value, torch.Tensor):
+            batch[key] = torch.stack(batch[key])
+        elif isinstance(value, (bool, int, float)):
+            batch[key] = torch.tensor(batch[key])
+    return batch
+
+
+def alike(sample: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless both samples have the same keys and shapes."""
+    one, other = (
+        {k: () if k in RAGGED else tuple(getattr(v, "shape", ()))
+         for k, v in mapping.items()}
+        for mapping in (sample, first)
+    )
+    if one != other:
+        raise ValueError(
+            f"sample {sample.get('name')} has {one}, the first {other}: all "
+            "need the same keys and shapes; sample a fixed number of frames "
+            "and letterbox to one size"
+        )
+
+
+class Columns(Dataset):
+    """A dataset in memory: a dict of equally long tensors or lists.
+
+    An item is a sample. Several at once (`__getitems__`, which DataLoader
+    calls) come as a ready batch, by one indexing per column; the
+    DataLoader's `collate_fn=collate` lets it pass.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, torch.Tensor | list], *,
+        classes: Sequence[str] = (),
+    ):
+        lengths = {key: len(column) for key, column in columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"columns need one common length, got {lengths}")
+        self.columns = dict(columns)
+        self.classes = list(classes)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = {}
+        for key, column in self.columns.items():
+            value = column[index]
+            number = isinstance(value, torch.Tensor) and value.ndim == 0
+            sample[key] = value.item() if number else value
+        return sample
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        rows = torch.as_tensor(indices)
+        batch = {}
+        for key, column in self.columns.items():
+            tensor = isinstance(column, torch.Tensor)
+            batch[key] = column[rows] if tensor else [column[i] for i in rows]
+        return batch
+
+
+def in_memory(dataset: Dataset) -> Columns:
+    """Read every sample of `dataset` once and keep them as `Columns`.
+
+    Tensors are written into their column as they come, so the peak is the
+    data itself and one sample.
+    """
+    first, columns = dataset[0], {}
+    for key, value in collate([first]).items():
+        columns[key] = [None] * len(dataset)
+        if isinstance(value, torch.Tensor):
+            columns[key] = value.new_empty((len(dataset), *value.shape[1:]))
+    for row in range(len(dataset)):
+        sample = first if row == 0 else dataset[row]
+        alike(sample, first)
+        for key, value in sample.items():
+            columns[key][row] = value
+    return Columns(columns, classes=getattr(dataset, "classes", ()))

@@ -1,0 +1,147 @@
+"""What one projection before the loop saves, and how RSTAN's cost grows.
+
+    pytest tests/benchmarks/test_rstan.py --benchmark-group-by=group
+
+Read ratios within a group; absolute times belong to one machine. Where there
+is a GPU, the step is also compiled.
+"""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lib import ROOT, backbones2d, metrics, rstan
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# (B, T, side, d, d_a): one stream at the paper's sizes
+PAPER = (8, 16, 7, 1024, 512)
+
+
+class Literal(rstan.RSTAN):
+    """The vectorised literal form: A_cv CV again at each step, Eq. (2)."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        for stream in self.streams:  # nothing is left to do before the loop
+            stream.spatial.project = stream.spatial.from_input
+            stream.spatial.from_input = torch.nn.Identity()
+
+    def attend(self, keys, cubes, hidden, valid):
+        keys = [s.spatial.project(x)
+                for s, x in zip(self.streams, cubes, strict=True)]
+        return super().attend(keys, cubes, hidden, valid)
+
+
+FORMS = {"lib": rstan.RSTAN, "literal": Literal}
+
+
+def network(form="lib", channels=64, units=64, streams=1, hidden=64):
+    torch.manual_seed(0)
+    return FORMS[form](
+        (channels,) * streams, (channels,) * streams, 14, hidden=hidden,
+        units=units,
+    ).to(DEVICE)
+
+
+def features(batch, steps, side, channels, streams=1):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(batch, steps, channels, side, side), (batch, steps, channels)]
+    return [torch.rand(*shape, generator=generator).to(DEVICE)
+            for shape in shapes * streams]
+
+
+def train_step(net, xs):
+    net.zero_grad()
+    net(*xs).logits.square().sum().backward()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def at_paper_size(form):
+    batch, steps, side, channels, units = PAPER
+    net = network(form, channels, units, hidden=1024)
+    return net, features(batch, steps, side, channels)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.benchmark(group="forward and backward, 8 x 16 x 49 x 1024")
+def test_loop(benchmark, form):
+    net, xs = at_paper_size(form)
+    other, _ = at_paper_size("lib")
+    torch.testing.assert_close(
+        net(*xs).steps, other(*xs).steps, rtol=0, atol=1e-5)
+    benchmark.extra_info["GMAC"] = multiply_adds(form, *PAPER) / 1e9
+    benchmark.pedantic(train_step, (net, xs), rounds=5, warmup_rounds=1)
+
+
+def multiply_adds(form, batch, steps, side, channels, units):
+    """Of one forward pass, as torch counts products."""
+    net = network(form, channels, units, hidden=1024)
+    return metrics.flops(net, *features(batch, steps, side, channels)) / 2
+
+
+PEAK = """
+import sys
+sys.path[:0] = ["tests/benchmarks"]
+import resource, test_rstan as t
+net, xs = t.at_paper_size(sys.argv[1])
+for _ in range(2):
+    t.train_step(net, xs)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_peak_memory_is_no_larger():
+    """Of a process that trains two steps; 3 % for what malloc keeps."""
+    peak = {
+        form: int(subprocess.run(
+            [sys.executable, "-c", PEAK, form], cwd=ROOT, timeout=300,
+            capture_output=True, text=True, check=True).stdout)
+        for form in FORMS
+    }
+    assert peak["lib"] <= 1.03 * peak["literal"], peak
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="compiling gains on a GPU only")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.benchmark(group="forward and backward, compiled step")
+def test_compiled(benchmark, compiled):
+    net, xs = at_paper_size("lib")
+    if compiled:
+        net.attend = torch.compile(net.attend)
+    benchmark.pedantic(train_step, (net, xs), rounds=10, warmup_rounds=3)
+
+
+@pytest.mark.parametrize("part", ["backbones", "baseline", "attention"])
+@pytest.mark.benchmark(group="one batch of two-stream videos, forward")
+def test_cost_beside_the_backbones(benchmark, part):
+    video, motion = torch.rand(8, 8, 3, 64, 64), torch.rand(8, 8, 4, 64, 64)
+    rgb = backbones2d.frame_cnn("small").eval()
+    flow = backbones2d.frame_cnn("small", channels=4).eval()
+    xs = features(8, 8, 8, 64, streams=2)
+    attention = network(streams=2)
+    baseline = rstan.RSTAN(
+        (64, 64), (64, 64), 14, hidden=64, attention=False).to(DEVICE)
+    parts = {
+        "backbones": lambda: (rgb(video), flow(motion)),
+        "baseline": lambda: baseline(*xs),
+        "attention": lambda: attention(*xs),
+    }
+    with torch.inference_mode():
+        benchmark(parts[part])
+
+
+@pytest.mark.parametrize("steps", [4, 8, 16, 32])
+@pytest.mark.benchmark(group="growth with the number of frames")
+def test_growth_with_frames(benchmark, steps):
+    net, xs = network(), features(4, steps, 8, 64)
+    benchmark(train_step, net, xs)
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
+@pytest.mark.benchmark(group="growth with the size of the map")
+def test_growth_with_positions(benchmark, side):
+    net, xs = network(), features(4, 8, side, 64)
+    benchmark(train_step, net, xs)
