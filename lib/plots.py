@@ -97,10 +97,11 @@ def rows(
     lanes = [(name, when, "black", "white") for name, when in weights.items()]
     if "relevant" in sample:
         lanes += [("true when", sample["relevant"], "white", TRUE)]
-    heights = [canvas.height(video, CELL)] * len(films) + [20] * len(lanes)
+    cell = min(CELL, 320 // len(films))  # more rows, smaller frames
+    heights = [canvas.height(video, cell)] * len(films) + [20] * len(lanes)
     notes = [*notes, *[("line: true outline", TRUE)] * (mask is not None)]
     figure, axes = canvas.sheet(
-        heights, len(shown) * CELL, title=title, notes=notes)
+        heights, len(shown) * cell, title=title, notes=notes)
     for i, (name, frames) in enumerate(films.items()):
         canvas.film(axes[i], frames[shown])
         canvas.name_row(axes[i], name)
@@ -240,10 +241,7 @@ def forest(summary, *, title: str, label: str) -> Image:
 
 
 def sweep(summaries: Mapping, *, title: str, label: str, axis: str) -> Image:
-    """Mean and 95 % interval against a setting, a line per name.
-
-    `summaries` are tables of `results.summarise`, their index the setting.
-    """
+    """Tables of `results.summarise` by name, whose index is a setting."""
     figure, ax = canvas.plot(5.6, 3.0, title)
     for name, summary in summaries.items():
         places = np.arange(len(summary))

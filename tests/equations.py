@@ -30,6 +30,27 @@ FILES = {paper: f"{paper}.py" for paper in LAST} | {"sta_networks": "sta.py"}
 
 # A paper's titles come with its notebook.
 TITLES = {
+    "rstan": {
+        1: "Convolutional cube and vector of each frame",
+        2: "Energy of each position per step",
+        3: "Softmax over positions, sharpened by gamma",
+        4: "Attended feature of each frame",
+        5: "Energy of each frame per step",
+        6: "Softmax over frames, sharpened by gamma",
+        7: "Attended feature of the video",
+        8: "Input gate with the extra input",
+        9: "Forget gate with the extra input",
+        10: "Output gate with the extra input",
+        11: "Candidate memory with the extra input",
+        12: "Memory of the LSTM",
+        13: "Hidden state of the LSTM",
+        14: "Fusion of the streams' position scores",
+        15: "Fusion of the streams' frame scores",
+        16: "Class from both streams' states",
+        17: "Cross entropy over all steps",
+        18: "Distance of maps to the actor's silhouette",
+        19: "Cross entropy plus the actor's share",
+    },
     "where_and_when": {
         1: "Mask multiplied into frame features",
         2: "Energy of each frame per step",

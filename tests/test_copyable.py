@@ -9,6 +9,15 @@ from equations import FILES, ROOT
 
 # What a reader would try first with each file.
 TRIALS = {
+    "rstan.py": """
+import torch, rstan
+net = rstan.RSTAN((8, 6), (5, 4), 3, hidden=4, units=4)
+out = net(torch.rand(2, 4, 8, 5, 5), torch.rand(2, 4, 5),
+          torch.rand(2, 4, 6, 5, 5), torch.rand(2, 4, 4))
+target = rstan.silhouette(torch.rand(2, 4, 20, 20) > 0.5, (5, 5))
+terms = rstan.loss(out, torch.tensor([0, 2]), target=target)
+terms["loss"].backward()
+""",
     "where_and_when.py": """
 import torch, where_and_when as ww
 net = ww.WhereAndWhen(8, 3, hidden=4, mask_channels=(8, 4))
