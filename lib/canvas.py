@@ -109,6 +109,11 @@ def sheet(
     return figure, axes
 
 
+def margin(names: Sequence[str]) -> int:
+    """Pixels on the left that the longest name of a row needs."""
+    return max(LEFT, 16 + 7 * max(map(len, names), default=0))
+
+
 def picks(total: int, columns: int) -> list[int]:
     """The middle frame of each of `columns` equal parts of a video."""
     columns = min(columns, total)

@@ -50,7 +50,8 @@ def contact_sheet(
     """
     shown = canvas.picks(min(len(video) for video in videos), columns)
     heights = [canvas.height(video, cell) for video in videos]
-    figure, axes = canvas.sheet(heights, len(shown) * cell, title=title)
+    figure, axes = canvas.sheet(heights, len(shown) * cell, title=title,
+                                left=canvas.margin(names))
     for ax, video, name in zip(axes, videos, names, strict=True):
         canvas.film(ax, video[shown])
         canvas.name_row(ax, name)
@@ -101,7 +102,8 @@ def rows(
     heights = [canvas.height(video, cell)] * len(films) + [20] * len(lanes)
     notes = [*notes, *[("line: true outline", TRUE)] * (mask is not None)]
     figure, axes = canvas.sheet(
-        heights, len(shown) * cell, title=title, notes=notes)
+        heights, len(shown) * cell, title=title, notes=notes,
+        left=canvas.margin([*films, *weights]))
     for i, (name, frames) in enumerate(films.items()):
         canvas.film(axes[i], frames[shown])
         canvas.name_row(axes[i], name)
