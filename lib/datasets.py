@@ -33,7 +33,8 @@ READERS = {
 PARTS = ("train", "val", "test")
 PUPPETS = {
     "puppets": puppets.DIALS, "puppets_untrimmed": puppets.UNTRIMMED}
-PLANNED = ("hmdb51", "ucf101_24", "thumos14", "moments")
+PLANNED = ("hmdb51", "jhmdb", "penn_action", "ucf101_24", "thumos14",
+           "moments")
 
 
 class Splits(NamedTuple):

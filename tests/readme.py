@@ -31,9 +31,11 @@ def preset(notebook: str) -> dict:
     """The settings of the runs that the README reports, as lines have them."""
     file = ROOT / "notebooks" / "presets" / notebook / "lab.yaml"
     chosen = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return chosen | {
-        "weights": fingerprint(chosen["backbone"], chosen["weights"])
-    }
+    name, weights = chosen["backbone"], chosen["weights"]
+    digest = fingerprint(name, weights)
+    if "fields" in chosen:  # a second network, on flow
+        digest = [digest, fingerprint(name, weights, 2 * chosen["fields"])]
+    return chosen | {"weights": digest}
 
 
 def result(notebook: str) -> str:
