@@ -35,7 +35,7 @@ class RSTANOutput(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Scores by an LSTM's state: of positions Eq. (2), (3), frames (5), (6).
+    """Scores of positions, Eq. (2), (3), or frames, Eq. (5), (6).
 
     (exp x)^gamma is exp(gamma x): gamma is an inverse temperature. The
     softmax is never in bfloat16, to which gamma = 10 leaves few digits.

@@ -31,7 +31,7 @@ FILES = {paper: f"{paper}.py" for paper in LAST} | {"sta_networks": "sta.py"}
 # A paper's titles come with its notebook.
 TITLES = {
     "rstan": {
-        1: "Convolutional cube and vector of each frame",
+        1: "Cube and vector of each frame",
         2: "Energy of each position per step",
         3: "Softmax over positions, sharpened by gamma",
         4: "Attended feature of each frame",
@@ -48,7 +48,7 @@ TITLES = {
         15: "Fusion of the streams' frame scores",
         16: "Class from both streams' states",
         17: "Cross entropy over all steps",
-        18: "Distance of maps to the actor's silhouette",
+        18: "Distance of maps to the silhouette",
         19: "Cross entropy plus the actor's share",
     },
     "where_and_when": {
