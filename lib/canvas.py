@@ -111,7 +111,7 @@ def sheet(
 
 def margin(names: Sequence[str]) -> int:
     """Pixels on the left that the longest name of a row needs."""
-    return max(LEFT, 16 + 7 * max(map(len, names), default=0))
+    return max(LEFT, 20 + 7 * max(map(len, names), default=0))
 
 
 def picks(total: int, columns: int) -> list[int]:

@@ -38,7 +38,7 @@ class Attention(nn.Module):
     """Scores of positions, Eq. (2), (3), or frames, Eq. (5), (6).
 
     (exp x)^gamma is exp(gamma x): gamma is an inverse temperature. The
-    softmax is never in bfloat16, to which gamma = 10 leaves few digits.
+    softmax stays in float32 under autocast: gamma = 10 would spoil bfloat16.
     """
 
     def __init__(self, inputs: int, hidden: int, units: int, gamma: float):
