@@ -51,6 +51,30 @@ TITLES = {
         18: "Distance of maps to the silhouette",
         19: "Cross entropy plus the actor's share",
     },
+    "jsta": {
+        1: "Basic recurrent network",
+        2: "LSTM with three gates",
+        3: "Soft attention over positions",
+        4: "Spatial attention of SCA-CNN",
+        5: "Attention of the GCA-LSTM",
+        6: "The same by convolutions",
+        7: "Weight of each frame",
+        8: "Attention to the skeleton's joints",
+        9: "Attention to the skeleton's frames",
+        10: "The ReLU activation",
+        11: "Convolution in three dimensions",
+        12: "Spatial and temporal branch",
+        13: "Softmax of both: first gate",
+        14: "Map behind the first gate",
+        15: "Softmax of two convolutions: second gate",
+        16: "Map behind the second gate",
+        17: "Shortcut around both gates",
+        18: "Both directions' states joined",
+        19: "Importance of each clip",
+        20: "Softmax of importance over clips",
+        21: "Cross entropy plus weight decay",
+        22: "First states from the mean clip",
+    },
     "where_and_when": {
         1: "Mask multiplied into frame features",
         2: "Energy of each frame per step",
@@ -67,7 +91,20 @@ TITLES = {
 }
 
 # (paper, number): why there is nothing to implement, as for a definition.
-NOTHING: dict[tuple[str, int], str] = {}
+NOTHING: dict[tuple[str, int], str] = {
+    ("jsta", 1): "related work: leads to the LSTM of (2)",
+    ("jsta", 2): "a definition: `torch.nn.LSTM`, used in (18)",
+    ("jsta", 3): "related work (SAM); its softmax over positions is that of "
+                 "(13), (15)",
+    ("jsta", 4): "related work (SCA-CNN)",
+    ("jsta", 5): "related work (GCA-LSTM)",
+    ("jsta", 6): "related work (ALSTM)",
+    ("jsta", 7): "related work (ATW)",
+    ("jsta", 8): "related work (STAM)",
+    ("jsta", 9): "related work (STAM)",
+    ("jsta", 10): "a definition: `torch.relu`, used in (14), (16)",
+    ("jsta", 11): "a definition: `torch.nn.Conv3d`, used in (12), (15)",
+}
 
 Places = dict[tuple[str, int], list[tuple[str, str]]]
 

@@ -9,6 +9,23 @@ from equations import FILES, ROOT
 
 # What a reader would try first with each file.
 TRIALS = {
+    "jsta.py": """
+import torch, jsta
+block = jsta.SpatialAttention(6)
+cnn = torch.nn.Sequential(torch.nn.Conv3d(3, 6, 3, 2, 1), block)
+class Backbone(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cnn = cnn
+    def forward(self, clips):
+        return self.cnn(clips.transpose(1, 2)).transpose(1, 2)
+first = jsta.ClipClassifier(Backbone(), 6, 3)
+second = jsta.TemporalClassifier(
+    6, 3, attention=jsta.TemporalAttention(6, 4))
+out = jsta.JSTA(first, second)(torch.rand(2, 4, 8, 3, 10, 10))
+assert out.where.shape == (2, 16, 5, 5) and out.when.shape == (2, 16)
+jsta.loss(out, torch.tensor([0, 2]))["loss"].backward()
+""",
     "rstan.py": """
 import torch, rstan
 net = rstan.RSTAN((8, 6), (5, 4), 3, hidden=4, units=4)

@@ -47,8 +47,8 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 
 def test_lib_stays_small():
-    """Room for the five papers and the 3D backbones, and no more."""
-    assert len(set(TREES) - {"__init__"}) <= 26, sorted(TREES)
+    """Room for four papers and the 3D backbones; a fifth needs one more."""
+    assert len(set(TREES) - {"__init__"}) <= 27, sorted(TREES)
 
 
 @every_file
