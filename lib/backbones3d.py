@@ -6,13 +6,17 @@ floats in [0, 1], to ``(N, T', C, h, w)``; each owns the mean and deviation it
 expects. Inside, stages hand on ``(N, C, T', h, w)``, as torch's 3D layers do.
 """
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+
+from lib import backbones2d
+from lib.kinetics import load_r3d_18, r3d_18_weights
 
 # What torchvision's weights for Kinetics-400 expect.
 KINETICS = {"mean": (0.43216, 0.394666, 0.37645),
@@ -166,76 +170,44 @@ def clip_cnn(name: str = "resnet3d_small",
     Args:
         name: "resnet3d" and "c3d" have the published widths and are meant
             for 112 pixels, "resnet3d_small" and "c3d_small" for 64.
-        weights: None, or "kinetics": those of torchvision's r3d_18, which it
-            downloads, for "resnet3d" (`load_r3d_18`).
+        weights: None; "puppets" for the small ones, trained by
+            data_scripts/pretrain_clip_backbone.py; "kinetics" for
+            "resnet3d": torchvision's of r3d_18, downloaded (lib/kinetics.py).
 
     Raises:
         ValueError: for an unknown name or weights that it does not have.
     """
     if name not in MAKERS:
         raise ValueError(f"backbone {name!r}: one of {[*MAKERS]}")
-    if weights not in (None, "kinetics"):
-        raise ValueError(f"weights={weights!r}: use None or 'kinetics'")
-    if weights and name != "resnet3d":
+    if weights not in (None, "puppets", "kinetics"):
+        raise ValueError(
+            f"weights={weights!r}: use None, 'puppets' or 'kinetics'")
+    if weights == "kinetics" and name != "resnet3d":
         raise ValueError(f"{name} has no Kinetics weights; 'resnet3d' has")
     net = MAKERS[name]()
-    if weights:
-        from torchvision.models.video import R3D_18_Weights
-
-        # weights_only: never run what a downloaded file brings along
-        load_r3d_18(net, R3D_18_Weights.DEFAULT.get_state_dict(
-            progress=False, check_hash=True, weights_only=True))
+    if weights == "puppets":
+        if not (file := puppet_weights(name)).is_file():
+            raise FileNotFoundError(f"no weights at {file}: run data_scripts/"
+                                    f"pretrain_clip_backbone.py {name}")
+        backbones2d.load_weights(net, file)
+    if weights == "kinetics":
+        load_r3d_18(net, r3d_18_weights())
     return net
 
 
-class Loaded(NamedTuple):
-    """Names of parameters and buffers: what was loaded, and what not."""
-
-    loaded: list[str]  # ours that took torchvision's values
-    missing: list[str]  # ours that kept their own
-    unused: list[str]  # torchvision's that found no place
-
-
-def load_r3d_18(net: ClipCNN, state: Mapping[str, Tensor]) -> Loaded:
-    """Copy an r3d_18's weights to where name and shape agree, in place.
-
-    r3d_18 (Tran et al., CVPR 2018) is `resnet3d` but for the shortcut of
-    conv2a, which it leaves out: there ours becomes the identity if the rest
-    of conv2a was loaded, so that in eval mode both give the same map.
-    A stage that was replaced keeps its weights.
-    """
-    own = net.state_dict()
-    renamed = {_renamed(name): name for name in state}
-    loaded = [name for name in own
-              if name in renamed
-              and own[name].shape == state[renamed[name]].shape]
-    net.load_state_dict(
-        {name: state[renamed[name]] for name in loaded}, strict=False)
-    if "stages.conv2a.conv1.0.weight" in loaded:
-        _make_identity(net.stages["conv2a"].downsample)
-    return Loaded(
-        loaded, [name for name in own if name not in loaded],
-        [name for ours, name in renamed.items() if ours not in loaded])
+def puppet_weights(name: str) -> Path:
+    """The file of puppet-trained weights; ValueError if none are made."""
+    if not name.endswith("_small"):
+        raise ValueError(f"{name} has no puppet-trained weights")
+    return backbones2d.WEIGHTS / f"{name}_puppets.safetensors"
 
 
-def _renamed(name: str) -> str:
-    """torchvision's name of a weight -> ours: layer2.1 is identity3b."""
-    layer, _, rest = name.partition(".")
-    if layer == "stem":
-        return f"stages.conv1.{rest}"
-    if not layer.startswith("layer"):
-        return name
-    block, _, rest = rest.partition(".")
-    kind = ("conv{}a", "identity{}b")[int(block)]
-    return f"stages.{kind.format(int(layer[5:]) + 1)}.{rest}"
-
-
-def _make_identity(shortcut: nn.Sequential) -> None:
-    conv, norm = shortcut
-    norm.reset_parameters()
-    with torch.no_grad():
-        nn.init.dirac_(conv.weight)
-        norm.weight.fill_((1 + norm.eps) ** 0.5)  # what the norm divides by
+def fingerprint(name: str, weights: str | None) -> str:
+    """What tells these weights from others, as `backbones2d.fingerprint`."""
+    if weights == "puppets":
+        file = puppet_weights(name)
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return f"{weights}"
 
 
 def freeze(module: nn.Module) -> nn.Module:

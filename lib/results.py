@@ -181,6 +181,62 @@ def compare(summary: pd.DataFrame, table: pd.DataFrame, column: str,
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
+def gains(lines: Iterable[Mapping], table: pd.DataFrame,
+          pairs: Iterable[tuple[str, str, str, str, str]],
+          metric: str = "top-1") -> pd.DataFrame:
+    """Each variant's gain on its own rival, beside the paper's gains.
+
+    pairs: ours, its rival, the paper's rows of both in `table`, and the
+        column that `sign` compares with, as `compare` does. A pair of which
+        a part was not recorded is left out.
+    """
+    lines, found = list(lines), {}
+    there = {line["variant"] for line in lines}
+    for ours, rival, their, their_rival, beside in pairs:
+        if not {ours, rival} <= there:
+            continue
+        both = summarise(lines, metric, rival)
+        rows = {rival: their_rival, ours: their}
+        parts = {column: compare(both, table, column, rows, baseline=rival)
+                 for column in table.columns}
+        base, last = (parts[beside].iloc[i] for i in (0, 1))
+        found[f"{last.name} against {base.name}"] = {
+            f"paper, {column}": part["its difference"].iloc[1]
+            for column, part in parts.items()} | {
+            "our gain": last["our difference"], "ours": last["ours"],
+            "rival": base["ours"], "n": last["n"], "beside": beside,
+            "sign": last["sign"]}
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def overview(lines: Iterable[Mapping], variants: Iterable[str],
+             metrics: Iterable[str],
+             rival: str | None = None) -> pd.DataFrame:
+    """Mean ± 95 % interval of several metrics in per cent, as text.
+
+    With `rival`, a column after the first metric holds the gain on it,
+    paired by seed. A variant that lacks a metric has "–" there.
+    """
+    found, variants = {}, [*variants]
+    names = [name for variant in variants
+             for name in (variant, f"{variant} (stale)")]
+    for metric in metrics:
+        usable = [line for line in lines if line["variant"] in variants
+                  and metric in line["metrics"]]
+        table = summarise(usable, metric, rival or "").reindex(
+            columns=["mean", "interval", "difference", "difference_interval"])
+        table = 100 * table.loc[[n for n in names if n in table.index]]
+        found[metric] = {
+            name: as_text(row["mean"], ".1f", row["interval"])
+            for name, row in table.iterrows()}
+        if rival and len(found) == 1:
+            found[f"gain on {rival}"] = {
+                name: as_text(row["difference"], "+.1f",
+                              row["difference_interval"])
+                for name, row in table.iterrows()}
+    return pd.DataFrame(found, dtype=object).fillna("–")
+
+
 def _sign(gain: float, ours: pd.Series) -> str:
     if math.isnan(gain):
         return NO_FIGURE[0]

@@ -57,3 +57,55 @@ def run_preset(
         found[0], folder / found[0].name, "-f", str(settings),
         seconds=seconds,
     )
+
+
+# Appended to a notebook: its tables again, from registries made up here.
+AGAIN = """
+import random
+CASES = {"whole": (1.0, False), "half": (0.4, False), "stale": (1.0, True),
+         "empty": (0.0, False)}
+
+
+def made_up(self, variants, seeds, experiment):
+    draw = random.Random(0)
+    return [{"variant": variant, "seed": seed, "stale": stale,
+             "metrics": {name: draw.random() for name in METRICS}}
+            for seed in seeds for variant in variants
+            if draw.random() < share]
+
+
+Registry.recorded = made_up
+for case, (share, stale) in CASES.items():
+    print("case", case)
+    for source in SOURCES:
+        exec(source)
+"""
+
+
+def tables_again(number: str, metrics: tuple[str, ...],
+                 folder: Path) -> dict[str, str]:
+    """Run notebook `number` at the tiny scale, then its tables four times.
+
+    They are drawn again from made-up registries, in which runs have all
+    `metrics`: a whole one, one with holes, a stale and an empty one. What
+    each printed is returned by name.
+    """
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    notebook = nbformat.read(path, 4)
+    sources = [c.source for c in notebook.cells if c.cell_type == "code"]
+    first = next(i for i, s in enumerate(sources) if "def recorded" in s)
+    last = next(i for i, s in enumerate(sources) if "Explorer(" in s)
+    chosen = [f"SOURCES = {sources[first:last]!r}", f"METRICS = {metrics!r}",
+              AGAIN]
+    notebook.cells.append(nbformat.v4.new_code_cell("\n".join(chosen)))
+    nbformat.write(notebook, folder / path.name)
+    done = papermill(
+        folder / path.name, folder / "out.ipynb", "-f",
+        str(ROOT / "notebooks" / "presets" / number / "tiny.yaml"))
+    counts = [cell.get("execution_count") for cell in done.cells
+              if cell.cell_type == "code"]
+    assert None not in counts
+    text = "".join(output.get("text", "") for output
+                   in done.cells[-1].outputs)
+    parts = text.split("case ")[1:]
+    return {part.split("\n")[0]: part for part in parts}

@@ -19,12 +19,15 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lib import backbones3d  # noqa: E402
 from lib.backbones2d import fingerprint  # noqa: E402
 from lib.registry import Registry  # noqa: E402
 from lib.results import as_text, summarise  # noqa: E402
 
 PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
-BASE, FULL = "baseline", "full"
+# without and with attention, by notebook
+ROWS = {"01": ("baseline", "full"), "02": ("ResNet3D", "FC, wiTA"),
+        "03": ("baseline", "full")}
 
 
 def preset(notebook: str) -> dict:
@@ -32,6 +35,8 @@ def preset(notebook: str) -> dict:
     file = ROOT / "notebooks" / "presets" / notebook / "lab.yaml"
     chosen = yaml.safe_load(file.read_text(encoding="utf-8"))
     name, weights = chosen["backbone"], chosen["weights"]
+    if name in backbones3d.MAKERS:
+        return chosen | {"start": backbones3d.fingerprint(name, weights)}
     digest = fingerprint(name, weights)
     if "fields" in chosen:  # a second network, on flow
         digest = [digest, fingerprint(name, weights, 2 * chosen["fields"])]
@@ -40,21 +45,21 @@ def preset(notebook: str) -> dict:
 
 def result(notebook: str) -> str:
     """One cell of the table of papers: accuracy with and without attention."""
-    chosen = preset(notebook)
+    (without, with_it), chosen = ROWS[notebook], preset(notebook)
     lines = []
     for line in Registry(f"notebooks/results/{notebook}.jsonl").lines():
         had = line["params"] | {
             name: line[name] for name in ("dataset", "split", "n_test")
         }
         same = all(had[name] == chosen[name] for name in had.keys() & chosen)
-        if same and line["variant"] in (BASE, FULL):
+        if same and line["variant"] in (without, with_it):
             lines.append(line)
     # a run that was repeated after a change stands for the older ones
     newest = {(line["variant"], line["seed"]): line for line in lines}
-    if {variant for variant, _ in newest} != {BASE, FULL}:
+    if {variant for variant, _ in newest} != {without, with_it}:
         return "not yet"
-    table = summarise(newest.values(), "top-1", BASE)
-    base, full = 100 * table.loc[BASE], 100 * table.loc[FULL]
+    table = summarise(newest.values(), "top-1", without)
+    base, full = 100 * table.loc[without], 100 * table.loc[with_it]
     gain, width = full["difference"], full["difference_interval"]
     clear = not math.isnan(width) and abs(gain) > width
     return (

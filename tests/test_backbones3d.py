@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lib import backbones3d as bb
+from lib.kinetics import load_r3d_18
 
 
 def shapes(name, clips):
@@ -109,7 +110,7 @@ def r3d_18():
 
 def test_weights_of_r3d_18_give_its_own_map(r3d_18):
     net = bb.clip_cnn("resnet3d").eval()
-    done = bb.load_r3d_18(net, r3d_18.state_dict())
+    done = load_r3d_18(net, r3d_18.state_dict())
     assert done.unused == ["fc.weight", "fc.bias"]
     assert all(n.startswith("stages.conv2a.downsample") for n in done.missing)
     assert len(done.loaded) + len(done.missing) == len(net.state_dict())
@@ -128,13 +129,13 @@ def test_weights_load_around_what_does_not_agree(r3d_18):
     state = r3d_18.state_dict()
     net = bb.clip_cnn("resnet3d")
     net.stages["identity3b"] = nn.Conv3d(128, 128, 1)
-    done = bb.load_r3d_18(net, state)
+    done = load_r3d_18(net, state)
     assert "stages.identity3b.weight" in done.missing
     assert "layer2.1.conv1.0.weight" in done.unused
     assert "stages.identity4b.conv2.1.running_var" in done.loaded
     small = bb.clip_cnn("resnet3d_small")
     before = copy.deepcopy(small.state_dict())
-    done = bb.load_r3d_18(small, state)
+    done = load_r3d_18(small, state)
     # a batch norm's count of batches fits any width, nothing else does
     assert {n.rpartition(".")[2] for n in done.loaded} == {
         "num_batches_tracked"}
@@ -154,6 +155,19 @@ def test_kinetics_weights_come_from_torchvision(monkeypatch, r3d_18):
     meta = models.video.R3D_18_Weights.DEFAULT.transforms()
     assert net.mean.flatten().tolist() == pytest.approx(meta.mean)
     assert net.std.flatten().tolist() == pytest.approx(meta.std)
+
+
+@pytest.mark.parametrize("name", ["resnet3d_small", "c3d_small"])
+def test_puppet_weights_are_there_and_load(name):
+    """Trained ones: unlike new ones, and told apart by their fingerprint."""
+    new, net = bb.clip_cnn(name), bb.clip_cnn(name, "puppets")
+    first = next(iter(net.stages["conv1"].parameters()))
+    assert not torch.equal(first, next(iter(new.parameters())))
+    torch.testing.assert_close(
+        net.state_dict(), bb.clip_cnn(name, "puppets").state_dict())
+    assert len({bb.fingerprint("resnet3d_small", "puppets"),
+                bb.fingerprint("c3d_small", "puppets"),
+                bb.fingerprint(name, None)}) == 3
 
 
 @pytest.mark.parametrize("name", ["resnet3d_small", "c3d_small"])
@@ -235,6 +249,12 @@ def test_a_copy_of_a_frozen_module_is_frozen_by_itself():
     assert twin.first.train() is twin.first
 
 
+def test_missing_weights_name_the_script(monkeypatch, tmp_path):
+    monkeypatch.setattr(bb.backbones2d, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="pretrain_clip_backbone.py"):
+        bb.clip_cnn("c3d_small", "puppets")
+
+
 def test_wrong_input_is_explained():
     net = bb.clip_cnn("resnet3d_small")
     with pytest.raises(ValueError, match="divide by 255"):
@@ -246,6 +266,8 @@ def test_wrong_input_is_explained():
     with pytest.raises(ValueError, match="resnet4d.*resnet3d.*c3d"):
         bb.clip_cnn("resnet4d")
     with pytest.raises(ValueError, match="puppets.*kinetics"):
+        bb.clip_cnn("resnet3d", "imagenet")
+    with pytest.raises(ValueError, match="resnet3d has no puppet"):
         bb.clip_cnn("resnet3d", "puppets")
     with pytest.raises(ValueError, match="c3d has no Kinetics"):
         bb.clip_cnn("c3d", "kinetics")

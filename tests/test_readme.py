@@ -76,6 +76,7 @@ def test_commands_name_files_that_exist():
     "papermill --help-notebook notebooks/03_where_and_when.ipynb",
     "data_scripts/puppets.py --help",
     "data_scripts/pretrain_backbone.py --help",
+    "data_scripts/pretrain_clip_backbone.py --help",
 ])
 def test_help_is_there(command):
     words = command.split()

@@ -246,3 +246,51 @@ def test_compare_marks_stale_runs():
     assert list(got.index) == ["base", "up (stale)"]
     # its baseline is fresh, and is not compared with it
     assert got.loc["up (stale)", "our difference"] == "–"
+
+
+def two_rivals():
+    return lines("top-1", a=[0.5, 0.6], b=[0.6, 0.7], c=[0.4, 0.4])
+
+
+def test_gains_set_each_row_beside_its_own_rival():
+    table = pd.DataFrame(
+        {"X": {"A": 50.0, "B": 53.0, "C": 60.0},
+         "Y": {"A": 1.0, "B": "damaged", "C": 3.0}}, dtype=object)
+    got = results.gains(
+        two_rivals(), table, [("b", "a", "B", "A", "X"),
+                              ("c", "b", "C", "B", "X"),
+                              ("lost", "a", "B", "A", "X")])
+    assert list(got.index) == ["b against a", "c against b"]
+    assert list(got["paper, X"]) == ["+3.00", "+7.00"]
+    assert list(got["paper, Y"]) == ["–", "–"]  # the cell is damaged
+    assert got.loc["b against a", "our gain"] == "+10.0 ± 0.0"
+    assert list(got["sign"]) == ["same sign", "undecided"]
+    assert list(got["rival"]) == ["55.0 ± 63.5", "65.0 ± 63.5"]
+    assert not len(results.gains([], table, [("b", "a", "B", "A", "X")]))
+
+
+def test_an_overview_of_several_metrics():
+    runs = two_rivals()
+    for run in runs:
+        if run["variant"] == "a":
+            run["metrics"]["where"] = 0.25
+    got = results.overview(runs, ("b", "a"), ("top-1", "where"), "a")
+    assert list(got.index) == ["b", "a"]
+    assert list(got) == ["top-1", "gain on a", "where"]
+    assert list(got["gain on a"]) == ["+10.0 ± 0.0", "–"]
+    assert list(got["where"]) == ["–", "25.0 ± 0.0"]
+    for run in runs:
+        run["stale"] = True
+    assert list(results.overview(runs, ("a",), ("top-1",)).index) == [
+        "a (stale)"]
+
+
+def test_jsta_s_figures_where_its_text_repeats_them():
+    one, two, three = (results.paper("jsta", n) for n in "123")
+    assert one.shape == (8, 2) and (one == "damaged").sum().sum() == 2
+    # "can boost the testing accuracy at about 2 percents", and FC is best
+    for head in ("FC", "MoE", "LSTM"):
+        assert (two.loc[f"{head}, wiTA"] > two.loc[f"{head}, woTA"]).all()
+    assert (two.loc["FC, wiTA"] == three.loc["JSTA"]).all()
+    assert three.loc["Single Frame", "UCF101"] == one.loc["SpatialNet",
+                                                          "UCF101"]
