@@ -44,7 +44,8 @@ class SpatialAttention(nn.Module):
     """The block inside a 3D CNN, Eq. (12)-(17): ``(N, C, T, h, w)`` to same.
 
     As softmaxes are positive, the two ReLUs of Eq. (14), (16) are one:
-    relu(relu(G X) A) = G A relu(X). G A passes through `gate`, for hooks.
+    relu(relu(G X) A) = G A relu(X). After a call `seen` holds G A, averaged
+    over channels. Weights start at N(0, 0.01), as released: gates are even.
 
     Args:
         channels: C.
@@ -63,11 +64,14 @@ class SpatialAttention(nn.Module):
         self.over, self.literal = over, literal
 
         def conv(*kernel):  # torch's order: time, height, width
-            return nn.Conv3d(channels, channels, kernel, padding="same")
+            made = nn.Conv3d(channels, channels, kernel, padding="same")
+            nn.init.normal_(made.weight, std=0.01)
+            nn.init.zeros_(made.bias)
+            return made
 
         self.in_space, self.in_time = conv(1, 3, 3), conv(3, 1, 1)  # W_s, W_t
         self.overall = nn.Sequential(conv(1, 1, 1), conv(3, 3, 3))  # W_1, W_3
-        self.gate = nn.Identity()
+        self.seen: Tensor | None = None
 
     def extra_repr(self) -> str:
         return f"over={self.over!r}, literal={self.literal}"
@@ -75,7 +79,8 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         g = self.softmax(self.in_space(x) + self.in_time(x))  # Eq. (12), (13)
         a = self.softmax(self.overall(x))  # Eq. (15)
-        return self.gate(g * a) * x.relu() + x  # Eq. (14), (16), (17)
+        self.seen = (g * a).detach().mean(1)
+        return g * a * x.relu() + x  # Eq. (14), (16), (17)
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Over the chosen axes of ``(N, C, T, h, w)``; rescaled or not."""
@@ -105,24 +110,17 @@ class ClipClassifier(nn.Module):
         valid: ``(B, t)``; False is padding, which never enters the network.
         """
         valid = _real(clips, valid, "clips (B, t, L, 3, H, W)")
-        seen = []  # the gates, while they pass
-        hooks = [block.gate.register_forward_hook(
-                     lambda *call: seen.append(call[-1].detach().mean(1)))
-                 for block in self.backbone.modules()
-                 if isinstance(block, SpatialAttention)]
-        try:
-            maps = self.backbone(clips[valid])
-        finally:
-            for hook in hooks:
-                hook.remove()
+        maps = self.backbone(clips[valid])
+        blocks = [block for block in self.backbone.modules()
+                  if isinstance(block, SpatialAttention)]
         x = reduce(maps, "n t c h w -> n c", "mean")
         logits = _spread(self.classify(x), valid).sum(1)
-        where = _spread(seen[-1], valid) if seen else None  # (B, t, T, h, w)
+        where = _spread(blocks[-1].seen, valid) if blocks else None
         return JSTAOutput(
             logits / valid.sum(1, keepdim=True),
-            _spans(valid, where.shape[2] if seen else 1, clips.shape[2]),
+            _spans(valid, where.shape[2] if blocks else 1, clips.shape[2]),
             valid, features=_spread(x, valid),
-            where=where.flatten(1, 2) if seen else None)
+            where=where.flatten(1, 2) if blocks else None)
 
 
 def _real(x: Tensor, valid: Tensor | None, layout: str) -> Tensor:

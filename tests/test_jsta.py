@@ -117,6 +117,15 @@ def test_gates_sum_to_one_over_what_was_chosen(over):
     assert share.std() > 0.01
 
 
+def test_gates_start_even():
+    """As the released weights, N(0, 0.01): at first nearly 1 everywhere."""
+    net, x = block(channels=16), feature_map(channels=16).relu()
+    net(x)
+    assert net.seen.shape == (2, 4, 6, 5)
+    assert (net.seen - 1).abs().max() < 0.2
+    assert 0 < (net.seen - 1).abs().max()
+
+
 @pytest.mark.equation("jsta", 14, 16, 17)
 @pytest.mark.parametrize("over", OVER)
 def test_even_gates_add_the_positive_part_of_the_map(over):
@@ -209,12 +218,18 @@ def test_padded_clips_leave_no_trace_in_batch_norm():
     torch.testing.assert_close(net.state_dict(), twin.state_dict())
 
 
-def test_no_hook_is_left_behind():
-    net = clip_net()
+def test_the_gates_are_those_of_this_very_call():
+    """Also after a failed call, in a copy, and where the net is compiled."""
+    net = clip_net().eval()
+    one, other = clips(), clips().flip(0)
+    first = net(one).where
     with pytest.raises(RuntimeError):
         net(torch.rand(1, 1, 8, 2, 10, 10))
-    net(clips())
-    assert not net.backbone.block.gate._forward_hooks
+    assert not torch.allclose(net(other).where, first)
+    torch.testing.assert_close(copy.deepcopy(net)(one).where, first)
+    compiled = torch.compile(net, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(one).where, first)
 
 
 # The second step, Eq. (18)-(22).
