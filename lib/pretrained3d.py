@@ -120,11 +120,15 @@ def load_released(net: NamedCNN, weights: str | Path | Mapping[str, Tensor],
         raise ValueError(f"the checkpoint lacks {len(lost)} of {len(own)} "
                          f"names, {lost[:3]} among them: is it this network?")
     _fit(net, {name: state[name] for name in own if name in state})
+    last = {} if head is None else {
+        part: state.get(f"{net.head}.{part}") for part in ("weight", "bias")}
+    if None in last.values():
+        raise ValueError(f"the checkpoint has no last layer {net.head!r} for "
+                         "`head`: load it without")
     if head is not None:
-        _fit(head, {part: state[f"{net.head}.{part}"]
-                    for part in ("weight", "bias")})
-    unused = [name for name in state if name not in own and not (
-        head and name.startswith(f"{net.head}."))]
+        _fit(head, last)
+    unused = [name for name in state if name not in own
+              and name not in [f"{net.head}.{part}" for part in last]]
     return Loaded([n for n in own if n in state], missing, unused)
 
 

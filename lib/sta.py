@@ -23,10 +23,8 @@ class Gated(nn.Module):
     """What the modules share: the size they are made for, and Eq. (7), W X.
 
     Hooks find the gates W, ``(B, c or 1, l or 1)``, as the output of `gate`,
-    and what the ReLU lets through as that of `relu`.
-
-    Args:
-        channels, size: c and (l, h, w) of the maps; None if any will do.
+    and what the ReLU lets through as that of `relu`. `channels` and `size`
+    are c and (l, h, w) of the maps, None where any will do.
     """
 
     per_channel = per_step = True
@@ -46,8 +44,8 @@ class Gated(nn.Module):
             c, *size = ("any" if n is None else n for n in self.map)
             raise ValueError(
                 f"made for maps (B, {c}, {', '.join(map(str, size))}), got "
-                f"{tuple(x.shape)}: give clips of the size that the module "
-                "was inserted for, or insert it anew with such a clip")
+                f"{tuple(x.shape)}: give clips of the size it was inserted "
+                "for, or insert it anew with such a clip")
         return self.gate(self.weights(x))[..., None, None] * x
 
     def weights(self, x: Tensor) -> Tensor:
@@ -216,27 +214,31 @@ class STAClassifier(nn.Module):
     """A 3D CNN on each clip, with modules inside or without.
 
     Args:
-        backbone: maps clips ``(N, L, 3, H, W)`` to
-            ``(N, T, channels, h, w)``.
+        backbone: maps clips ``(N, L, 3, H, W)`` to ``(N, T, C, h, w)``.
+        channels, classes: C and K.
+        length: L, to cut whole videos into clips; None: a video is one clip.
         dropout: before the last layer, as P3D has it.
     """
 
     def __init__(self, backbone: nn.Module, channels: int, classes: int, *,
-                 dropout: float = 0.0):
+                 length: int | None = None, dropout: float = 0.0):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.length = backbone, length
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(channels, classes)
 
     def forward(self, clips: Tensor,
                 valid: Tensor | None = None) -> STAOutput:
-        """Answers to videos cut into clips; logits are means over clips.
+        """Answers to videos; logits are means over their clips.
 
-        clips: ``(B, t, L, 3, H, W)``; or ``(B, L, 3, H, W)``, one clip each.
+        clips: ``(B, t, L, 3, H, W)``; or videos ``(B, n, 3, H, W)``, here cut
+            into floor(n / L) clips that do not overlap.
         valid: ``(B, t)``; False is padding, which never enters the network.
         """
         if clips.ndim == 5:
-            clips = clips[:, None]
+            length = self.length or clips.shape[1]
+            whole = clips.shape[1] // length * length
+            clips = clips[:, :whole].unflatten(1, (-1, length))
         valid = _real(clips, valid)
         seen = []  # the modules and their gates, while they pass
         hooks = [module.gate.register_forward_hook(
@@ -273,8 +275,9 @@ def _real(clips: Tensor, valid: Tensor | None) -> Tensor:
             clips.shape[:2], dtype=torch.bool, device=clips.device)
     if (clips.ndim != 6 or valid.shape != clips.shape[:2]
             or not valid.any(1).all()):
-        raise ValueError("give clips (B, t, L, 3, H, W) or (B, L, 3, H, W) "
-                         "and valid (B, t) with a real clip in each row; got "
+        raise ValueError("give clips (B, t, L, 3, H, W) or videos (B, n, 3, "
+                         "H, W) of L frames or more, and valid (B, t) with a "
+                         "real clip in each row; got "
                          f"{tuple(clips.shape)} and {valid}")
     return valid
 
