@@ -1,11 +1,12 @@
 """A module into the blocks of a 3D CNN, and training it there.
 
-For any network, by hooks: its own layers and their names stay as they are.
+For any network: its own layers and their names stay as they are.
 """
 
 import copy
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -65,13 +66,23 @@ def insert(net: nn.Module, clip: Tensor, make: Callable[..., nn.Module],
         host = net.get_submodule(name)
         host.add_module("attention", module)
         if not isinstance(host, nn.Sequential):  # which calls it by itself
-            host.register_forward_hook(_attend)
+            host.__class__ = _attended(type(host))
     return added
 
 
-def _attend(host: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-    # by name, not from a closure: a copy of the host calls its own module
-    return host.attention(output)
+@cache
+def _attended(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class of modules that hand their output to their `attention`.
+
+    Not a forward hook: torch.compile does not look for new hooks, and would
+    run a network with modules by the code of one without.
+    """
+    class Attended(kind):
+        def forward(self, *inputs):
+            return self.attention(kind.forward(self, *inputs))
+
+    Attended.__name__ = f"Attended{kind.__name__}"
+    return Attended
 
 
 def _blocks(net: nn.Module, at: str | Iterable[str]) -> list[str]:

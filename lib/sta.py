@@ -22,9 +22,9 @@ OPEN = 3.0  # a gate's first score: sigmoid(3) = 0.95, the network as it was
 class Gated(nn.Module):
     """What the modules share: the size they are made for, and Eq. (7), W X.
 
-    Hooks find the gates W, ``(B, c or 1, l or 1)``, as the output of `gate`,
-    and what the ReLU lets through as that of `relu`. `channels` and `size`
-    are c and (l, h, w) of the maps, None where any will do.
+    A list set as `record` gets (module, W) of each pass, W ``(B, c or 1, l or
+    1)``; no hook, as compiled code does not look for new ones. `channels` and
+    `size` are c and (l, h, w), None where any will do.
     """
 
     per_channel = per_step = True
@@ -32,7 +32,7 @@ class Gated(nn.Module):
     def __init__(self, channels: int, size: tuple[int | None, ...]):
         super().__init__()
         self.map = (channels, *size)
-        self.relu, self.gate = nn.ReLU(), nn.Identity()
+        self.relu, self.record = nn.ReLU(), None
 
     def extra_repr(self) -> str:
         return f"map={self.map}"
@@ -46,7 +46,10 @@ class Gated(nn.Module):
                 f"made for maps (B, {c}, {', '.join(map(str, size))}), got "
                 f"{tuple(x.shape)}: give clips of the size it was inserted "
                 "for, or insert it anew with such a clip")
-        return self.gate(self.weights(x))[..., None, None] * x
+        w = self.weights(x)
+        if self.record is not None:
+            self.record.append((self, w.detach()))
+        return w[..., None, None] * x
 
     def weights(self, x: Tensor) -> Tensor:
         """The gates W, each in (0, 1)."""
@@ -214,8 +217,7 @@ class STAClassifier(nn.Module):
     """A 3D CNN on each clip, with modules inside or without.
 
     Args:
-        backbone: maps clips ``(N, L, 3, H, W)`` to ``(N, T, C, h, w)``.
-        channels, classes: C and K.
+        backbone: maps clips ``(N, L, 3, H, W)`` to ``(N, T, channels, h, w)``.
         length: L, to cut whole videos into clips; None: a video is one clip.
         dropout: before the last layer, as P3D has it.
     """
@@ -240,17 +242,16 @@ class STAClassifier(nn.Module):
             whole = clips.shape[1] // length * length
             clips = clips[:, :whole].unflatten(1, (-1, length))
         valid = _real(clips, valid)
-        seen = []  # the modules and their gates, while they pass
-        hooks = [module.gate.register_forward_hook(
-                     lambda *call, module=module: seen.append(
-                         (module, call[-1].detach())))
-                 for module in self.backbone.modules()
+        gated = [module for module in self.backbone.modules()
                  if isinstance(module, Gated)]
+        seen = []
+        for module in gated:
+            module.record = seen
         try:
             maps = self.backbone(clips[valid])
         finally:
-            for hook in hooks:
-                hook.remove()
+            for module in gated:
+                module.record = None
         x = reduce(maps, "n t c h w -> n c", "mean")
         each = _spread(self.classify(self.dropout(x)), valid)
         count, steps, told = valid.sum(1, keepdim=True), 1, {}

@@ -37,11 +37,14 @@ def module(kind="sta", channels=C, size=SIZE, **options):
 
 
 def gates(net, x):
-    seen = []
-    hook = net.gate.register_forward_hook(lambda *call: seen.append(call[-1]))
+    """W, with its gradient."""
+    net.record = seen = []
     net(x)
-    hook.remove()
-    return seen[0]
+    net.record = None
+    (module, w), = seen
+    assert module is net and not w.requires_grad
+    torch.testing.assert_close(w, net.weights(x))
+    return net.weights(x)
 
 
 # Eq. (1) to (7), one number at a time.
@@ -421,12 +424,13 @@ def test_padded_clips_leave_no_trace():
     assert x.grad[~VALID].eq(0).all() and x.grad[VALID].ne(0).any()
 
 
-def test_no_hook_is_left_behind():
+def test_no_record_is_left_behind():
     net = classifier()
     with pytest.raises(RuntimeError):
         net(torch.rand(1, 1, 8, 2, 8, 6))
+    assert net.backbone.gated.record is None
     net(clips())
-    assert not net.backbone.gated.gate._forward_hooks
+    assert net.backbone.gated.record is None
 
 
 def test_dropout_is_off_in_eval():
