@@ -24,7 +24,8 @@ def insert(net: nn.Module, clip: Tensor, make: Callable[..., nn.Module],
     """Put a module into each of some blocks of a 3D CNN, in place.
 
     Every name in the network's state_dict stays, so that checkpoints of the
-    bare network load; new ones have "attention" in them.
+    bare network load; new ones have "attention" in them. Torch's seed is as
+    before too, so that what is made later is what it is without modules.
 
     Args:
         clip: what `net` takes, of the size that it will get.
@@ -55,13 +56,15 @@ def insert(net: nn.Module, clip: Tensor, make: Callable[..., nn.Module],
     with torch.no_grad():
         ghost(clip.to("meta"))
     added, like = {}, next(net.parameters())
-    for name in hosts:
-        shape = shapes.get(name, ())
-        if len(shape) != 5 or hasattr(net.get_submodule(name), "attention"):
-            raise ValueError(
-                f"{name} gives {tuple(shape)}: a module needs a map (B, c, l, "
-                "h, w) and a place where there is none yet")
-        added[name] = make(shape[1], tuple(shape[2:])).to(like)
+    with torch.random.fork_rng(devices=[]):
+        for name in hosts:
+            shape = shapes.get(name, ())
+            host = net.get_submodule(name)
+            if len(shape) != 5 or hasattr(host, "attention"):
+                raise ValueError(
+                    f"{name} gives {tuple(shape)}: a module needs a map (B, "
+                    "c, l, h, w) and a place where there is none yet")
+            added[name] = make(shape[1], tuple(shape[2:])).to(like)
     for name, module in added.items():
         host = net.get_submodule(name)
         host.add_module("attention", module)

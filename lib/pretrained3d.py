@@ -20,7 +20,8 @@ from lib.nets3d import C3D, P3D, Basic, Bottleneck, NamedCNN, ResNet3D
 BYTE = 1 / 255
 ACTIVITYNET = {"mean": (114.7748 * BYTE, 107.7354 * BYTE, 99.475 * BYTE),
                "std": (BYTE,) * 3}
-# MARS's flow came as bytes, 127.5 for rest, of -20 to 20 pixels per frame,
+# MARS's flow came as bytes, 127.5 for rest, of -20 to 20 pixels per frame on
+# frames whose shorter side is 256,
 FLOW = {"mean": (0.0, 0.0), "std": (40 * BYTE,) * 2}
 # C3D's code subtracts a mean too,
 C3D_MEAN = {"mean": (102 * BYTE, 98 * BYTE, 90 * BYTE), "std": (BYTE,) * 3}

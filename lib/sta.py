@@ -136,7 +136,7 @@ class SqueezeExcitation(Gated):
     """Hu et al. (CVPR 2018) on a clip's mean: "SENet" of Table VII.
 
     Two layers, c to c / reduction to c. The paper gives no reduction; 16 is
-    that of Hu et al. Starts open, as its rivals here do.
+    that of Hu et al. Starts open, as its rivals do; any `size` will do.
     """
 
     per_step = False

@@ -237,11 +237,19 @@ def test_a_copy_has_modules_of_its_own():
 def test_insertion_computes_nothing_and_changes_nothing():
     net, x = tiny().train(), clips()
     before = copy.deepcopy(net.state_dict())
+    seed = torch.get_rng_state()
     insertion.insert(net, x[:1], partial(sta.STA, step=2))
+    assert torch.equal(torch.get_rng_state(), seed)
     assert net.training and net.layer4[0].bn3.attention.deconv.stride == (2,)
     for name, value in before.items():
         assert torch.equal(net.state_dict()[name], value)
     assert isinstance(net.layer4[0].bn3, nn.BatchNorm3d)
+
+
+def test_each_module_draws_its_own_weights():
+    added = insertion.insert(tiny(), clips(1), sta.SqueezeExcitation)
+    first, second = added.values()
+    assert not torch.equal(first.squeeze.weight, second.squeeze.weight)
 
 
 def test_modules_follow_the_network_s_precision():
