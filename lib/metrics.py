@@ -53,6 +53,19 @@ def mean_class_accuracy(logits: Tensor, label: Tensor) -> float:
     return torch.stack(per_class).mean().item()
 
 
+def video_and_clip_accuracy(clips: Tensor, valid: Tensor,
+                            label: Tensor) -> dict[str, float]:
+    """Two figures that papers mix up, from one test run's logits.
+
+    "video": the mean over a video's clips decides, once for each video;
+    "clip": each clip for itself. `clips` (N, t, K) holds zeros where `valid`
+    (N, t) says that a clip is padding, `label` (N,).
+    """
+    every = label[:, None].expand_as(valid)
+    return {"video": topk_accuracy(clips.sum(1), label),
+            "clip": topk_accuracy(clips[valid], every[valid])}
+
+
 def expand(values: Tensor, spans: Tensor, frames: int) -> Tensor:
     """Put a model's per-step `where` or `when` on the input frames.
 

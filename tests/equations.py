@@ -88,6 +88,15 @@ TITLES = {
         10: "Unimodality penalty over all steps",
         11: "Log-concavity penalty of one sequence",
     },
+    "sta_networks": {
+        1: "Temporal attention as a composition",
+        2: "Each step squeezed to one",
+        3: "Channel attention as a composition",
+        4: "The clip squeezed to channels",
+        5: "Squeezing to steps and channels",
+        6: "Both attentions in one composition",
+        7: "Gates multiplied into the map",
+    },
 }
 
 # (paper, number): why there is nothing to implement, as for a definition.

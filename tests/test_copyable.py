@@ -35,6 +35,20 @@ target = rstan.silhouette(torch.rand(2, 4, 20, 20) > 0.5, (5, 5))
 terms = rstan.loss(out, torch.tensor([0, 2]), target=target)
 terms["loss"].backward()
 """,
+    "sta.py": """
+import torch, sta
+class Backbone(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cnn = torch.nn.Sequential(
+            torch.nn.Conv3d(3, 6, 3, 2, 1), sta.STA(6, (4, 5, 5)))
+    def forward(self, clips):
+        return self.cnn(clips.transpose(1, 2)).transpose(1, 2)
+net = sta.STAClassifier(Backbone(), 6, 3)
+out = net(torch.rand(2, 4, 8, 3, 10, 10))
+assert out.when.shape == (2, 16) and out.what.shape == (2, 6)
+sta.loss(out, torch.tensor([0, 2]))["loss"].backward()
+""",
     "where_and_when.py": """
 import torch, where_and_when as ww
 net = ww.WhereAndWhen(8, 3, hidden=4, mask_channels=(8, 4))

@@ -14,7 +14,8 @@ LAYERS = (
     {"annotations", "video", "clips", "flow", "samples", "kinetics",
      "puppets", "puppet_actions", "puppet_people", "puppet_scene"},
     {"datasets", "views", "metrics", "localisation", "readout",
-     "backbones2d", "backbones3d"},
+     "backbones2d", "backbones3d", "nets3d", "pretrained3d", "insertion",
+     "mars"},
     {"training", "features", "checkpoints", "results", "registry", "canvas",
      "plots", "explorer"},
 )
@@ -47,8 +48,8 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 
 def test_lib_stays_small():
-    """Room for five papers, their backbones and loaders."""
-    assert len(set(TREES) - {"__init__"}) <= 28, sorted(TREES)
+    """Room for five papers, the CNNs they name and what goes into them."""
+    assert len(set(TREES) - {"__init__"}) <= 33, sorted(TREES)
 
 
 @every_file
