@@ -12,7 +12,6 @@ the attention network (SAN, in sta_cnn_motion.py), A_n the attention map. Needs
 torch and einops only: copy the file.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
@@ -293,9 +292,8 @@ def weighted(snippets: Tensor, top: int = 15, *,
     are fewer, are weighted by alpha_n, Eq. (11). Divided by the sum of the
     weights, which changes no class and lets streams be fused as equals.
     """
-    n, crops = snippets.shape[1:3]
-    log_p = snippets.log_softmax(-1).logsumexp(2) - math.log(crops)
-    h = entropy(log_p)
+    p = reduce(snippets.softmax(-1), "b n v c -> b n c", "mean")
+    h, n = entropy(p.log()), p.shape[1]
     alpha = confidence(h, floor) * TS(1, n, min(top, n)).select(h)
     alpha = alpha / alpha.sum(1, keepdim=True)
-    return einsum(alpha, log_p.exp(), "b n, b n c -> b c")
+    return einsum(alpha, p, "b n, b n c -> b c")
