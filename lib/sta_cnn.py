@@ -187,7 +187,7 @@ class STACNN(nn.Module):
         again = two_pass and ts.top < ts.size
         with _looking(self) if again else nullcontext():
             seen = self.look(x.flatten(0, 1))
-        # not by no_grad, because of autocast: see `_looking`
+        # detach, not no_grad: see `_looking` on autocast
         h = entropy(self.classify(seen[0]).detach()).unflatten(0, x.shape[:2])
         selected = ts.select(h)
         if again:
@@ -230,8 +230,8 @@ def _looking(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-        # else autocast keeps the weights that it rounded without gradients
-        # for the second pass, and nothing learns
+        # for copies in older code: until PyTorch's PR 165068 autocast reused
+        # weights that it rounded without gradients, and nothing learned
         torch.clear_autocast_cache()
 
 
