@@ -50,7 +50,8 @@ class Inception(nn.Module):
                  three: tuple[int, int], double: tuple[int, int],
                  projected: int | None):
         super().__init__()
-        stride = 2 if single is None else 1
+        self.halves = single is None
+        stride = 2 if self.halves else 1
         self.channels = ((single or 0) + three[1] + double[1]
                          + (projected or inputs))
         self.branches = nn.ModuleList([
@@ -62,7 +63,7 @@ class Inception(nn.Module):
                 _layer(f"{name}_double_3x3_1", *double, 3),
                 _layer(f"{name}_double_3x3_2", double[1], double[1], 3,
                        stride))])
-        if single is None:
+        if self.halves:
             self.branches.append(nn.MaxPool2d(3, 2, ceil_mode=True))
             return
         # only the last block pools by the maximum, as published
@@ -72,6 +73,9 @@ class Inception(nn.Module):
             pool(3, 1, 1), _layer(f"{name}_pool_proj", inputs, projected)))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.halves and any(side % 2 for side in x.shape[-2:]):
+            raise ValueError(f"a map {tuple(x.shape[-2:])} cannot be halved: "
+                             "give frames whose sides are multiples of 32")
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 

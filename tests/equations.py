@@ -88,6 +88,19 @@ TITLES = {
         10: "Unimodality penalty over all steps",
         11: "Log-concavity penalty of one sequence",
     },
+    "sta_cnn": {
+        1: "Confidence, one over the entropy",
+        2: "Entropy of a snippet's prediction",
+        3: "Flow predicted from a pair",
+        4: "Squared error beyond a tolerance",
+        5: "Class scores summed over positions",
+        6: "Auxiliary cross entropy",
+        7: "Importance by each position's weights",
+        8: "Softmax over positions",
+        9: "Weighted pooling of the map",
+        10: "Cross entropy plus auxiliary loss",
+        11: "Snippets weighted by their confidence",
+    },
 }
 
 # (paper, number): why there is nothing to implement, as for a definition.

@@ -41,6 +41,13 @@ def test_features_are_those_that_rstan_reads():
     assert net.cube_channels == net.vector_channels == net.channels == 1024
 
 
+def test_sides_that_cannot_be_halved_are_explained():
+    net = bb.frame_cnn("bninception").eval()
+    assert net(torch.rand(1, 1, 3, 32, 96)).shape[-2:] == (1, 3)
+    with pytest.raises(ValueError, match="7, 7.*multiples of 32"):
+        net(torch.rand(1, 1, 3, 112, 112))
+
+
 def published(seed=0):
     """A state dict by the Caffe model's names, as it is passed around."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,16 +9,18 @@ from graphlib import TopologicalSorter
 import pytest
 from refresh import ROOT
 
-PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta"}
+PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta_cnn_motion",
+          "sta"}
 LAYERS = (
     {"annotations", "video", "clips", "flow", "samples", "puppets",
      "puppet_actions", "puppet_people", "puppet_scene"},
     {"datasets", "views", "metrics", "localisation", "readout",
-     "backbones2d", "backbones3d"},
+     "backbones2d", "backbones3d", "bninception", "augment"},
     {"training", "features", "checkpoints", "results", "registry", "canvas",
      "plots", "explorer"},
 )
-STANDARD = {"math", "typing", "collections", "functools", "itertools"}
+STANDARD = {"math", "typing", "collections", "contextlib", "functools",
+            "itertools"}
 FILES = sorted((ROOT / "lib").glob("*.py"))
 TREES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FILES
@@ -47,8 +49,8 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 
 def test_lib_stays_small():
-    """Room for four papers and the 3D backbones; a fifth needs one more."""
-    assert len(set(TREES) - {"__init__"}) <= 27, sorted(TREES)
+    """What four papers need; a fifth needs one more."""
+    assert len(set(TREES) - {"__init__"}) <= 31, sorted(TREES)
 
 
 @every_file

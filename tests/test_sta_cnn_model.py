@@ -148,6 +148,28 @@ def test_the_first_look_leaves_no_trace():
         net.backbone.norm.running_mean, alone.backbone.norm.running_mean)
 
 
+def test_two_passes_keep_for_the_gradient_what_is_selected():
+    """Bytes that the backward pass waits for; weights are kept anyway."""
+    def kept(n, ts, two_pass=True):
+        net, sizes = network().train(), []
+        weights = {p.data_ptr() for p in net.parameters()}
+
+        def pack(tensor):
+            if tensor.untyped_storage().data_ptr() not in weights:
+                sizes.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            net(pairs(n), ts, two_pass=two_pass)
+        return sum(sizes)
+
+    alone, nine = kept(1, TS(1, 1, 1)), kept(9, TS(1, 9, 9))
+    # a few numbers a snippet for all nine: f, and where it goes
+    assert kept(9, TS(1, 9, 1)) < 1.1 * alone < 0.2 * nine
+    assert kept(9, TS(3, 3, 1)) < 1.1 * kept(3, TS(1, 3, 3))
+    assert kept(9, TS(1, 9, 1), two_pass=False) > 0.95 * nine
+
+
 def test_dropout_does_not_choose():
     net, chosen = network(dropout=0.9), []
     net.train().backbone.eval()
