@@ -181,7 +181,7 @@ class STACNN(nn.Module):
                 f"snippets {tuple(x.shape)}: give (B, N, C, H, W), or pairs "
                 "(B, N, 2, 3, H, W), which a `san` needs")
         ts = ts or TS(1, x.shape[1], x.shape[1])
-        if self.training and self.steps < self.warm_up:
+        if self.training and self.warm_up and self.steps < self.warm_up:
             self.steps += 1
             ts = ts._replace(top=ts.size)
         again = two_pass and ts.top < ts.size

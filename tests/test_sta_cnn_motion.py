@@ -28,8 +28,8 @@ def test_ten_convolutions_and_six_poolings_as_published():
         convs = [m for m in net.san.modules() if isinstance(m, nn.Conv2d)]
         pools = [m for m in net.san.modules() if isinstance(m, nn.MaxPool2d)]
         assert (len(convs), len(pools)) == (10, 6)
-        assert len([m for m in net.expand.modules()
-                    if isinstance(m, nn.Conv2d)]) == 4
+        assert [m.out_channels for m in net.expand.modules()
+                if isinstance(m, nn.Conv2d)] == [512, 256, 128, 2]
         # FlowNetSimple's kernels and widths
         assert [(c.out_channels, c.kernel_size[0]) for c in convs] == [
             (64, 7), (128, 5), (256, 5), (256, 3), (512, 3), (512, 3),
@@ -54,6 +54,13 @@ def test_odd_sizes_round_up(size):
         net = FlowPredictor(small(poolings))
         flow = net(torch.rand(1, 2, 3, *size))
         assert flow.shape[2:] == tuple(math.ceil(n / 4) for n in size)
+
+
+def test_frames_are_centred():
+    """Grey is zero, and so is all that convolutions without bias make."""
+    san = small()
+    assert san(torch.full((1, 2, 3, 64, 64), 0.5)).eq(0).all()
+    assert san(torch.zeros(1, 2, 3, 64, 64)).abs().max() > 0.1
 
 
 def test_signals_come_through_ten_layers():
