@@ -1,9 +1,8 @@
 """2D CNNs that turn frames into feature maps, with named stages.
 
-One small network for laptops, whose puppet-trained weights are kept beside
-this file, and some of torchvision. All map ``(B, T, 3, H, W)`` floats in
-[0, 1] or, as flow networks, stacks of L fields ``(B, T, 2L, H, W)`` in pixels
-per frame to ``(B, T, C, h, w)``; each owns the mean and deviation it expects.
+Small ones for laptops, with puppet-trained weights, and published ones. From
+``(B, T, 3, H, W)`` floats in [0, 1], or stacks of L flow fields ``(B, T, 2L,
+H, W)`` in pixels per frame, to ``(B, T, C, h, w)``; each owns mean and std.
 """
 
 import hashlib
@@ -15,6 +14,8 @@ from typing import NamedTuple
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
+
+from lib import bninception
 
 WEIGHTS = Path(__file__).parent / "weights"
 SMALL = {"small_narrow": 8, "small": 16, "small_wide": 24}
@@ -161,9 +162,7 @@ def vgg(name: str, pretrained: bool) -> FrameCNN:
 def googlenet(name: str, pretrained: bool) -> FrameCNN:
     """torchvision's GoogLeNet (Szegedy et al., 2015): 224 px, 7x7 maps.
 
-    The cube is inception5a (832 channels), the vector the mean of
-    inception5b (1024). RSTAN's TSN reads inception-5a of BN-Inception, the
-    successor, which torchvision lacks and a later issue adds.
+    The cube is inception5a (832 channels), the vector inception5b's mean.
     """
     net = _published(name, pretrained, aux_logits=False,
                      init_weights=not pretrained)
@@ -198,10 +197,9 @@ def frame_cnn(name: str = "small", weights: str | None = None,
     """A backbone by name.
 
     Args:
-        name: "small", "small_narrow", "small_wide", or one of PUBLISHED.
-        weights: None, "puppets" (small networks, kept in the repository),
-            "imagenet" (the others, downloaded by torchvision), or the path
-            of a safetensors file written by `save_weights`.
+        name: one of SMALL, one of PUBLISHED, or "bninception".
+        weights: None, "puppets" (SMALL, kept in the repository), "imagenet"
+            (PUBLISHED, downloaded), or the path of a safetensors file.
         channels: 3 for RGB; 2L for a flow network. "imagenet" gives it the
             start of `for_flow`; "puppets" is kept for "small" and 4 alone.
 
@@ -209,15 +207,17 @@ def frame_cnn(name: str = "small", weights: str | None = None,
         ValueError: for an unknown name or weights that it does not have.
         FileNotFoundError: for a file of weights that is not there.
     """
+    if name not in (known := [*SMALL, *PUBLISHED, "bninception"]):
+        raise ValueError(f"backbone {name!r}: one of {known}")
     if name in PUBLISHED:
         make = {"vgg16": vgg, "googlenet": googlenet}.get(name, resnet)
         net = make(name, weights == "imagenet")
-    elif name in SMALL:
-        if weights == "imagenet":
-            raise ValueError(f"{name} has no ImageNet weights; use 'puppets'")
-        net = small_cnn(SMALL[name])
+    elif weights == "imagenet":
+        raise ValueError(f"{name}: no ImageNet weights in torchvision")
+    elif name == "bninception":
+        net = FrameCNN(**bninception.parts())
     else:
-        raise ValueError(f"backbone {name!r}: one of {[*SMALL, *PUBLISHED]}")
+        net = small_cnn(SMALL[name])
     if channels != 3:
         net = for_flow(net, channels)
     if weights == "puppets":

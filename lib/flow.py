@@ -1,16 +1,23 @@
-"""Optical flow: measure it, warp by it, look at it.
+"""Optical flow: measure it, read it, take the camera out, look at it.
 
 Flow is (T-1, 2, H, W) float32 in pixels per frame, x first: the surface
 point at a pixel of frame t is that far away in frame t + 1.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 # The coarsest patches of DIS are 8 pixels wide; below this OpenCV fails.
 SMALLEST = 12
+# RAFT halves an eighth of the frame three times, and needs something left.
+RAFT_SMALLEST = 128
+FLO = 202021.25  # with which a .flo file starts
 
 
 def dis(video: torch.Tensor) -> torch.Tensor:
@@ -52,6 +59,105 @@ def stacked(clips: torch.Tensor) -> torch.Tensor:
     fields in turn, as in two-stream networks (Simonyan and Zisserman, 2014).
     """
     fields = torch.stack([dis(clip) for clip in clips])
+    return fields.flatten(1, 2).half()
+
+
+def read_flo(path: str | Path) -> torch.Tensor:
+    """The flow (2, H, W) of a .flo file, as FlyingChairs has them.
+
+    Middlebury's format: 202021.25 as float32, width and height as int32, then
+    x and y of each pixel as float32, row by row, little-endian.
+
+    Raises:
+        ValueError: if it is no such file, or cut.
+    """
+    raw = Path(path).read_bytes()
+    head = np.frombuffer(raw[:12].ljust(12, b"\0"), "<i4")
+    width, height = head[1:].tolist()
+    if head.view("<f4")[0] != FLO or min(width, height) < 1:
+        raise ValueError(f"{path} is no .flo file: it does not start with "
+                         f"{FLO}, width and height")
+    if len(raw) != 12 + 8 * width * height:
+        raise ValueError(
+            f"{path} holds {len(raw)} bytes, not the {12 + 8 * width * height}"
+            f" of {width} x {height} pixels: copy or unpack it again")
+    pixels = np.frombuffer(raw, "<f4", offset=12).astype(np.float32)
+    return torch.from_numpy(
+        pixels.reshape(height, width, 2)).permute(2, 0, 1).contiguous()
+
+
+def raft(video: torch.Tensor, network: Callable | None = None, *,
+         batch: int = 8) -> torch.Tensor:
+    """RAFT (Teed and Deng, ECCV 2020): finer than `dis`, and for a GPU.
+
+    video: uint8 (T, 3, H, W). network: maps two batches of frames in [-1, 1]
+        to a list of flows, of which the last counts; by default torchvision's
+        raft_large, downloaded once, on the GPU. Frames are stretched to what
+        it can take, multiples of 8 pixels and at least 128.
+    Returns the flow (T-1, 2, H, W) between neighbouring frames, on the CPU.
+    """
+    network, device = (network, video.device) if network else _raft()
+    size = video.shape[-2:]
+    wide = [max(-(-side // 8) * 8, RAFT_SMALLEST) for side in size]
+    shrink = torch.tensor([size[1] / wide[1], size[0] / wide[0]])
+    flow = torch.empty(max(len(video) - 1, 0), 2, *size)
+    for start in range(0, len(flow), batch):
+        frames = video[start:start + batch + 1].to(device).float() / 127.5 - 1
+        frames = F.interpolate(frames, wide, mode="bilinear")
+        with torch.inference_mode():
+            moved = network(frames[:-1], frames[1:])[-1]
+        moved = F.interpolate(moved, size, mode="bilinear", antialias=True)
+        flow[start:start + batch] = moved.cpu() * shrink.view(2, 1, 1)
+    return flow
+
+
+@functools.lru_cache(maxsize=1)
+def _raft() -> tuple[torch.nn.Module, str]:
+    from torchvision.models import optical_flow
+
+    if not torch.cuda.is_available():
+        raise ValueError("RAFT takes seconds a frame without a GPU: use `dis`")
+    network = optical_flow.raft_large(weights=None)
+    # weights_only: never run what a downloaded file brings along
+    network.load_state_dict(optical_flow.Raft_Large_Weights.DEFAULT
+                            .get_state_dict(progress=False, check_hash=True,
+                                            weights_only=True))
+    return network.to("cuda").eval(), "cuda"
+
+
+def without_camera(flow: torch.Tensor) -> torch.Tensor:
+    """Warped flow: what is left of (T, 2, H, W) when the camera stands still.
+
+    As for improved trajectories (Wang and Schmid, ICCV 2013), the camera's
+    motion is the homography that most of the frame agrees with, found by
+    RANSAC, but from the flow itself, on a grid of about 32 x 32 points,
+    instead of matched features; and the flow's end points are moved back by
+    it, instead of the second frame, whose flow would be measured anew. Where
+    less than a tenth of the frame agrees the flow stays as it is; a person
+    who fills most of the frame would be taken for the camera.
+    """
+    import cv2
+
+    height, width = flow.shape[-2:]
+    pixel = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+    step = max(min(height, width) // 32, 1)
+    left = torch.empty(flow.shape)
+    for t, field in enumerate(flow.float().cpu().permute(0, 2, 3, 1).numpy()):
+        end = (pixel + field).astype(np.float64)
+        grid = (x[::step, ::step].reshape(-1, 2) for x in (pixel, end))
+        # a pixel of 256: wider, and slow people count as background
+        camera, agree = cv2.findHomography(
+            *(x.astype(np.float32) for x in grid), cv2.RANSAC,
+            min(height, width) / 256)
+        if camera is not None and agree.mean() > 0.1:
+            end = cv2.perspectiveTransform(end, np.linalg.inv(camera))
+        left[t] = torch.from_numpy(end - pixel).permute(2, 0, 1)
+    return left
+
+
+def stacked_warped(clips: torch.Tensor) -> torch.Tensor:
+    """As `stacked`, with the camera's motion taken out of each field."""
+    fields = torch.stack([without_camera(dis(clip)) for clip in clips])
     return fields.flatten(1, 2).half()
 
 

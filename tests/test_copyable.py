@@ -35,6 +35,26 @@ target = rstan.silhouette(torch.rand(2, 4, 20, 20) > 0.5, (5, 5))
 terms = rstan.loss(out, torch.tensor([0, 2]), target=target)
 terms["loss"].backward()
 """,
+    "sta_cnn.py": """
+import torch, sta_cnn
+class Backbone(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cnn = torch.nn.Conv2d(3, 8, 4, 4)
+    def forward(self, frames):
+        return self.cnn(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+net = sta_cnn.STACNN(Backbone(), 8, 3, side=5)
+out = net(torch.rand(2, 9, 3, 20, 20), sta_cnn.TS(3, 3, 1))
+assert out.where.shape == (2, 9, 5, 5) and out.selected.sum() == 6
+sta_cnn.loss(out, torch.tensor([0, 2]))["loss"].backward()
+sta_cnn.weighted(out.snippets[:, :, None])
+""",
+    "sta_cnn_motion.py": """
+import torch, sta_cnn_motion
+san = sta_cnn_motion.AttentionNetwork((4, 4, 8, 8, 8, 8), 3)
+flow = sta_cnn_motion.FlowPredictor(san)(torch.rand(2, 2, 3, 32, 32))
+sta_cnn_motion.flow_loss(flow, torch.rand(2, 2, 32, 32)).backward()
+""",
     "sta.py": """
 import torch, sta
 class Backbone(torch.nn.Module):
@@ -63,7 +83,8 @@ print(sorted(m for m in sys.modules if m.split(".")[0] == "lib"))
 
 
 @pytest.mark.parametrize("name", [
-    name for name in FILES.values() if (ROOT / "lib" / name).exists()
+    name for name in (*FILES.values(), "sta_cnn_motion.py")
+    if (ROOT / "lib" / name).exists()
 ])
 def test_the_file_alone_works_elsewhere(name, tmp_path):
     assert name in TRIALS, f"say in {__file__} what to try with lib/{name}"

@@ -1,6 +1,8 @@
 """Flow points where things go: measured, warped and coloured."""
 
 import math
+import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +105,134 @@ def test_the_puppets_true_flow_is_flow_in_this_sense():
         still = (frames[1:] - frames[:-1]).abs().mean(1)[actor].mean()
         improved += int(error < still)
     assert improved == 6
+
+
+def flo(flow):
+    """The bytes of a .flo file, one number at a time."""
+    height, width = flow.shape[1:]
+    raw = struct.pack("<fii", 202021.25, width, height)
+    for row in range(height):
+        for column in range(width):
+            raw += struct.pack("<ff", *flow[:, row, column].tolist())
+    return raw
+
+
+def test_flo_files_are_read(tmp_path):
+    given = torch.randn(2, 5, 7, generator=torch.manual_seed(0))
+    path = tmp_path / "00001_flow.flo"
+    path.write_bytes(flo(given))
+    read = flow.read_flo(path)
+    assert read.dtype == torch.float32 and read.is_contiguous()
+    assert torch.equal(read, given)
+    assert torch.equal(flow.warp(torch.ones(3, 5, 7), read),
+                       torch.ones(3, 5, 7))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda raw: raw[:-1], "copy or unpack"),
+    (lambda raw: raw + b"\0", "copy or unpack"),
+    (lambda raw: raw[:9], "copy or unpack"),
+    (lambda raw: b"", "no .flo file"),
+    (lambda raw: b"PIEG" + raw[4:], "no .flo file"),
+    (lambda raw: raw[:4] + struct.pack("<ii", -5, -7) + raw[12:], "no .flo"),
+    (lambda raw: raw[:4] + struct.pack("<ii", 2**30, 2**30) + raw[12:],
+     "copy or unpack"),
+])
+def test_damaged_flo_files_are_named(tmp_path, change, message):
+    path = tmp_path / "bad.flo"
+    path.write_bytes(change(flo(torch.zeros(2, 5, 7))))
+    with pytest.raises(ValueError, match=f"bad.flo.*{message}"):
+        flow.read_flo(path)
+
+
+def camera(height=64, width=85, zoom=1.02, turn=0.01, shift=(2.0, -1.0)):
+    """The flow of a camera that moves, turns and zooms."""
+    y, x = torch.meshgrid(torch.arange(height) - height / 2,
+                          torch.arange(width) - width / 2, indexing="ij")
+    cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
+    return torch.stack((cos * x - sin * y + shift[0] - x,
+                        sin * x + cos * y + shift[1] - y))
+
+
+def test_the_cameras_motion_is_taken_out():
+    field = camera()[None].repeat(2, 1, 1, 1)
+    field[1, :, 20:40, 30:50] += torch.tensor([3.0, 1.0]).view(2, 1, 1)
+    left = flow.without_camera(field)
+    assert field.abs().mean() > 1 and left[0].abs().max() < 1e-3
+    inside = torch.zeros(64, 85, dtype=torch.bool)
+    inside[20:40, 30:50] = True
+    assert left[1][:, ~inside].abs().max() < 1e-3
+    # seen by a camera that stands still, the zoom of 2 % is gone too
+    own = left[1][:, inside].mean(1)
+    torch.testing.assert_close(
+        own, torch.tensor([3.0, 1.0]), rtol=0.03, atol=0.03)
+    assert torch.equal(left, flow.without_camera(field))
+
+
+def test_nothing_in_common_is_no_camera():
+    noise = 3 * torch.randn(2, 2, 64, 64, generator=torch.manual_seed(0))
+    torch.testing.assert_close(
+        flow.without_camera(noise), noise, rtol=0, atol=1e-5)
+    still = torch.zeros(1, 2, 64, 64)
+    still[..., 30:40, 30:40] = 2
+    torch.testing.assert_close(
+        flow.without_camera(still), still, rtol=0, atol=1e-4)
+
+
+def test_warped_flow_of_puppets_is_their_own_motion():
+    """The camera sways; behind it the background rests."""
+    puppets = pytest.importorskip("lib.puppets")
+    dials = replace(puppets.DIALS, camera=(0.04, 0.04), clutter=(0, 0))
+    sample = puppets.Puppets("val", 1, dials=dials, extras=("flow",))[0]
+    actor = sample["mask"][:-1]
+    left = flow.without_camera(sample["flow"])
+
+    def speed(field, where):
+        return field.norm(dim=1)[where].median()
+
+    assert speed(sample["flow"], ~actor) > 0.2 > 0.02 > speed(left, ~actor)
+    clip = sample["video"][None, :3]
+    stack = flow.stacked_warped(clip)
+    assert stack.shape == (1, 4, 64, 64) and stack.dtype == torch.float16
+    by_hand = flow.without_camera(flow.dis(clip[0])).flatten(0, 1)
+    assert torch.equal(stack[0], by_hand.half())
+    assert (stack - flow.stacked(clip)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("size", [(64, 100), (128, 136), (130, 131)])
+def test_raft_is_asked_in_sizes_it_can_take(size):
+    """Its answer, in pixels of what it saw, comes back in the video's."""
+    seen = []
+
+    def network(first, second):
+        seen.append(first.shape)
+        assert -1.001 < first.min() < -0.5 and 0.5 < first.max() < 1.001
+        assert first.shape == second.shape
+        height, width = first.shape[-2:]
+        shift = torch.tensor([width, height]).view(2, 1, 1) / 10
+        return [None, shift.expand(len(first), 2, height, width)]
+
+    video = torch.stack([texture(*size).clone() for _ in range(6)])
+    moved = flow.raft(video, network, batch=2)
+    assert moved.shape == (5, 2, *size)
+    assert [len(shape) and shape[0] for shape in seen] == [2, 2, 1]
+    assert all(n % 8 == 0 and n >= 128 for s in seen for n in s[-2:])
+    want = torch.tensor([size[1], size[0]]).view(2, 1, 1) / 10
+    torch.testing.assert_close(moved, want.expand_as(moved))
+
+
+def test_raft_of_torchvision_answers():
+    from torchvision.models.optical_flow import raft_small
+
+    torch.manual_seed(0)
+    net = raft_small(weights=None).eval()
+    video = torch.stack([texture(64, 64)] * 2)
+    moved = flow.raft(video, lambda a, b: net(a, b, num_flow_updates=1))
+    assert moved.shape == (1, 2, 64, 64) and moved.isfinite().all()
+    assert flow.raft(video[:1], net).shape == (0, 2, 64, 64)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="use `dis`"):
+            flow.raft(video)
 
 
 def test_colours_of_the_wheel():

@@ -9,17 +9,19 @@ from graphlib import TopologicalSorter
 import pytest
 from refresh import ROOT
 
-PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta"}
+PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta_cnn_motion",
+          "sta"}
 LAYERS = (
     {"annotations", "video", "clips", "flow", "samples", "kinetics",
      "puppets", "puppet_actions", "puppet_people", "puppet_scene"},
     {"datasets", "views", "metrics", "localisation", "readout",
-     "backbones2d", "backbones3d", "nets3d", "pretrained3d", "insertion",
-     "mars"},
+     "backbones2d", "backbones3d", "bninception", "augment", "nets3d",
+     "pretrained3d", "insertion", "mars"},
     {"training", "features", "checkpoints", "results", "registry", "canvas",
      "plots", "explorer"},
 )
-STANDARD = {"math", "typing", "collections", "functools", "itertools"}
+STANDARD = {"math", "typing", "collections", "contextlib", "functools",
+            "itertools"}
 FILES = sorted((ROOT / "lib").glob("*.py"))
 TREES = {
     path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in FILES
@@ -49,7 +51,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 def test_lib_stays_small():
     """Room for five papers, the CNNs they name and what goes into them."""
-    assert len(set(TREES) - {"__init__"}) <= 33, sorted(TREES)
+    assert len(set(TREES) - {"__init__"}) <= 37, sorted(TREES)
 
 
 @every_file
