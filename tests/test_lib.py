@@ -11,8 +11,9 @@ from refresh import ROOT
 
 PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta"}
 LAYERS = (
-    {"annotations", "video", "clips", "flow", "samples", "puppets",
-     "puppet_actions", "puppet_people", "puppet_scene"},
+    {"annotations", "annotations_lists", "annotations_boxes", "video",
+     "clips", "flow", "samples", "shards", "puppets", "puppet_actions",
+     "puppet_people", "puppet_scene"},
     {"datasets", "views", "metrics", "localisation", "readout",
      "backbones2d", "backbones3d"},
     {"training", "features", "checkpoints", "results", "registry", "canvas",
@@ -48,7 +49,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 def test_lib_stays_small():
     """Room for four papers and the 3D backbones; a fifth needs one more."""
-    assert len(set(TREES) - {"__init__"}) <= 27, sorted(TREES)
+    assert len(set(TREES) - {"__init__"}) <= 30, sorted(TREES)
 
 
 @every_file
