@@ -181,6 +181,23 @@ def probe(path: str | Path) -> VideoInfo:
     return _probe(path, status.st_size, status.st_mtime_ns)
 
 
+def each(
+    path: str | Path, visit: Callable[[torch.Tensor], None]
+) -> VideoInfo:
+    """Call `visit` with every frame (3, H, W), uint8 RGB, in order.
+
+    For files that do not fit in memory. Upright, as `read` gives them. A
+    flaw is met when its frame is reached: see the result's `flaw`.
+    """
+    def seen(index: int, frame: av.VideoFrame) -> bool:
+        rgb = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+        turn = round(frame.rotation / 90) % 4
+        visit(torch.rot90(rgb.permute(2, 0, 1), turn, (1, 2)).contiguous())
+        return False
+
+    return _scan(Path(path), seen)
+
+
 def _skim(index: int, frame: av.VideoFrame) -> bool:
     return False
 
