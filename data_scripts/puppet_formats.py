@@ -160,7 +160,8 @@ def moments(root: Path, order: Order) -> Counts:
     names = {"train": "training", "test": "validation"}
     rows: dict[str, list[str]] = {"training": [], "validation": []}
     for take in order.takes():
-        part, video = names[take.part], f"{take.action}/{take.number}.mp4"
+        part = names[take.part]
+        video = f"{take.action}/{take.part}_{take.number}.mp4"
         film(take, root / part / video)
         rows[part].append(f"{video},{take.action},3,0\n")
     for part, own in rows.items():

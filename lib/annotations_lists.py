@@ -60,14 +60,14 @@ def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
         raise ValueError(f"{name} has the splits '1', '2', '3', not {split!r}")
     require(folder, f"the lists of {name}", HOW.format(name))
     ending = f"_test_split{split}.txt"
-    files = sorted(folder.glob(f"*{ending}"), key=lambda file: file.name)
-    if not files:
+    classes = sorted(file.name.removesuffix(ending)
+                     for file in folder.glob(f"*{ending}"))
+    if not classes:
         raise FileNotFoundError(
             f"no <class>{ending} in {folder}. {HOW.format(name)}")
-    classes = [file.name.removesuffix(ending) for file in files]
     parts: dict[str, list[Record]] = {"train": [], "test": []}
-    for label, (action, file) in enumerate(zip(classes, files, strict=True)):
-        for where, line in _lines(file):
+    for label, action in enumerate(classes):
+        for where, line in _lines(folder / f"{action}{ending}"):
             words = line.split()
             clip = CLIP.fullmatch(words[0])
             if (len(words) != 2 or words[1] not in FLAGS or clip is None
