@@ -19,6 +19,7 @@ import requests
 from tqdm import tqdm
 
 TRIES, WAIT, TIMEOUT = 4, 2.0, 30  # attempts; seconds
+BLOCK = 2**14
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class Resuming:
             with part.open("ab" if have else "wb") as out, tqdm(
                     total=total, initial=have, unit="B", unit_scale=True,
                     desc=self.source.name, file=sys.stderr) as bar:
-                for block in answer.iter_content(2**18):
+                # small blocks: the one in which the answer ends is lost
+                for block in answer.iter_content(BLOCK):
                     out.write(block)
                     bar.update(len(block))
         if total is not None and (size := part.stat().st_size) != total:
@@ -149,7 +151,7 @@ class Resuming:
             same = known["url"] == url and bool(
                 known["tag"] or self.source.hash)
             return known, part.stat().st_size if same else 0
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return {"tag": None}, 0
 
     def _plausible(self, url: str, total: int | None, folder: Path,

@@ -6,6 +6,7 @@ beyond all measure. zip and tar are read by Python; for rar, whose format is
 not free, one of the programs in TOOLS is called.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,6 @@ import stat
 import subprocess
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -178,8 +178,10 @@ def _rar(archive: Path, into: Path, limit: int) -> None:
         run = subprocess.Popen(extract(str(archive), str(into)),
                                stdin=subprocess.DEVNULL, stderr=log)
         try:
-            while run.poll() is None:
-                time.sleep(0.2)
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    run.wait(timeout=0.5)
+                    break
                 _bounded(archive, _weight(into), limit)
         finally:
             run.kill()
