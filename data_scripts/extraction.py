@@ -57,40 +57,38 @@ def run(out: Path, settings: Mapping, names: Sequence[str],
     with Writer(out, settings, packed=packed) as writer:
         ahead = [name for name in names if name not in writer.names]
         print(f"{len(names)} videos, {len(names) - len(ahead)} are done")
+        # a few from everywhere first, to estimate the rest by
         some = random.Random(0).sample(ahead, min(3, len(ahead)))
+        order = some + [name for name in ahead if name not in {*some}]
         before = _stored(writer.folder)
-        _write(writer, work(some), broken, len(some))
-        made = _stored(writer.folder) - before
-        ahead = [name for name in ahead if name not in {*some}]
-        _check_space(writer.folder, made, some, ahead, sizes)
-        _write(writer, work(ahead), broken, len(ahead))
+        for done, (name, sample) in enumerate(
+                tqdm(work(order), total=len(order), unit="video"), start=1):
+            if isinstance(sample, str):
+                broken[name] = sample
+            else:
+                writer.add(name, sample)
+            if done == len(some):
+                made = _stored(writer.folder) - before
+                _check_space(writer.folder, made, order, done, sizes)
     for name, why in broken.items():
         print(f"left out: {name}: {why}")
     print(f"{len(names) - len(broken)} of {len(names)} videos in {out}")
     return broken
 
 
-def _write(writer: Writer, results: Iterator[Result],
-           broken: dict[str, str], total: int) -> None:
-    for name, sample in tqdm(results, total=total, unit="video"):
-        if isinstance(sample, str):
-            broken[name] = sample
-        else:
-            writer.add(name, sample)
-
-
 def _stored(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.bin"))
 
 
-def _check_space(folder: Path, made: int, some: Sequence[str],
-                 ahead: Sequence[str], sizes: Mapping[str, int]) -> None:
+def _check_space(folder: Path, made: int, order: Sequence[str], done: int,
+                 sizes: Mapping[str, int]) -> None:
     """Print how much is to come; OSError if the disk cannot hold it."""
-    seen = sum(sizes.get(name, 0) for name in some)
+    # in parallel others may be done first: the measured share is a guess
+    seen, ahead = (sum(sizes.get(name, 0) for name in part)
+                   for part in (order[:done], order[done:]))
     if not made or not seen:
         return  # nothing measured
-    need = int(made * sum(sizes.get(name, 0) for name in ahead) / seen)
-    free = shutil.disk_usage(folder).free
+    need, free = int(made * ahead / seen), shutil.disk_usage(folder).free
     print(f"about {need / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free")
     if need > free:
         raise OSError(f"{folder} has {free / 1e9:.2f} GB free, about "

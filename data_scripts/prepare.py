@@ -70,8 +70,16 @@ def prepare(recipe: Recipe, root: Path, given: Path | None = None,
     """Put every part of the data set below `root`, and count."""
     if given is not None and not given.is_dir():
         raise NotADirectoryError(f"--from {given}: no such folder")
-    with locked(root), tempfile.TemporaryDirectory(
-            prefix=".preparing-", dir=root) as work:
+    with locked(root):
+        for old in root.glob(".preparing-*"):  # of a run that was killed
+            shutil.rmtree(old, ignore_errors=True)
+        _place_all(recipe, root, given, splits_only)
+    return recipe.counts(root, splits_only)
+
+
+def _place_all(recipe: Recipe, root: Path, given: Path | None,
+               splits_only: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as work:
         unpacked: dict[Path, Path] = {}  # several parts may share an archive
         for part in recipe.parts:
             target = root / part.target
@@ -92,7 +100,6 @@ def prepare(recipe: Recipe, root: Path, given: Path | None = None,
                 part.finish(made, root)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(made, target)
-    return recipe.counts(root, splits_only)
 
 
 def find(part: Part, recipe: Recipe, given: Path | None) -> Path | None:

@@ -97,8 +97,10 @@ class Writer:
         os.truncate(path, end)
         last = list(entries.values())[-1] if entries else {
             "file": "00000.bin", "start": 0, "length": 0}
-        self._open(self.folder / last["file"])
-        self._data.truncate(last["start"] + last["length"])
+        data = self.folder / last["file"]
+        data.touch()
+        os.truncate(data, last["start"] + last["length"])
+        self._open(data)
         self._lines = path.open("ab")
 
     def _open(self, path: Path) -> None:

@@ -135,9 +135,10 @@ def test_killed_midway_leaves_nothing_that_looks_whole(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(recipe(finish=killed), root, given)
     assert left(root) == ["set/lists/a.txt"]
-    # a harder kill leaves its work beside; the next run does not mind
+    # a harder kill leaves its work beside; the next run clears it away
     (root / ".preparing-x" / "made-videos").mkdir(parents=True)
     assert prepare.prepare(recipe(), root, given)[0].found == 2
+    assert sorted(os.listdir(root)) == [".lock", "set"]
 
 
 def test_errors_say_the_mend(tmp_path, capsys):
