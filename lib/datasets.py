@@ -149,16 +149,21 @@ class Videos(Dataset):
         return self.cache.get(record.path, settings, make)
 
     def _decode(self, record: Record) -> dict[str, torch.Tensor]:
-        info = video.probe(record.path)
+        def choose(total: int) -> torch.Tensor:
+            nonlocal index, wanted, place
+            if self.sampling == "uniform":
+                index = sample_part(total, self.frames, self.part)
+            else:
+                index = video.sample_segments(total, self.frames)
+            # without flow, a run is the sampled frame alone
+            runs = flow_runs(index, total, self.fields)
+            wanted, place = runs.unique(return_inverse=True)
+            return wanted
+
+        index = wanted = place = None
+        info, pictures = video.sampled(record.path, choose)
         info.require_whole()
-        if self.sampling == "uniform":
-            index = sample_part(info.frames, self.frames, self.part)
-        else:
-            index = video.sample_segments(info.frames, self.frames)
-        # without flow, a run is the sampled frame alone
-        runs = flow_runs(index, info.frames, self.fields)
-        wanted, place = runs.unique(return_inverse=True)
-        clip = {"video": video.read(record.path, wanted)}
+        clip = {"video": pictures}
         if record.truth is not None:
             clip |= record.truth(index, joints="joints" in self.extras)
         clip = video.letterbox(clip, self.size)
@@ -167,8 +172,7 @@ class Videos(Dataset):
         if self.fields:
             clip["motion"] = flow.stacked(frames[place])
         return clip | {
-            "index": index,
-            "total": torch.tensor(info.frames),
+            "index": index, "total": torch.tensor(info.frames),
             "fps": torch.tensor(info.fps, dtype=torch.float64),
         }
 

@@ -90,7 +90,7 @@ def test_cache_decodes_once(tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(video, "read", never)
+    monkeypatch.setattr(video, "sampled", never)
     cached = datasets.Videos(items, cache=folder, **options)
     same(cached[0], plain)
     next(folder.iterdir()).write_bytes(b"rubbish")
