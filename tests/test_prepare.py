@@ -16,6 +16,7 @@ from prepare import Count, Part, Recipe
 
 from lib import ROOT
 
+DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 SCRIPTS = ("ucf101", "hmdb51", "jhmdb", "penn_action", "ucf101_24",
            "thumos14", "moments_in_time", "ut_interaction", "kth",
            "flying_chairs")
@@ -177,3 +178,37 @@ def test_counts_that_differ_are_said(tmp_path, capsys):
     assert any(line.startswith("videos") and line.endswith("3  DIFFERS")
                for line in lines)
     assert any(line.split() == ["notes", "5"] for line in lines)
+
+
+OFFICIAL = {  # what the official files are called in their archives
+    "ucf101": {"ucf101_splits": "ucfTrainTestlist"},
+    "hmdb51": {"hmdb51_splits": "testTrainMulti_7030_splits"},
+    "jhmdb": {"jhmdb/splits.zip": "splits.zip"},
+    "ucf101_24": {"ucf101_splits": "ucfTrainTestlist",
+                  "ucf101_24/pyannot.pkl": "pyannot.pkl"},
+    "thumos14": {
+        "thumos14/annotation_val":
+            "TH14_Temporal_annotations_validation/annotation",
+        "thumos14/annotation_test":
+            "TH14_Temporal_annotations_test/annotation"},
+    "kth": {"kth/kth_sequences.txt": "00sequences.txt"},
+}
+
+
+@pytest.mark.parametrize("name", [*OFFICIAL])
+def test_official_lists_have_the_official_counts(name, tmp_path, capsys):
+    """Exit status 0: every count is the published one."""
+    given = tmp_path / "given"
+    for own, target in OFFICIAL[name].items():
+        path = DATA_ROOT / "annotations" / own
+        if not path.exists():
+            pytest.skip(f"no annotations/{own} below DATA_ROOT")
+        (given / target).parent.mkdir(parents=True, exist_ok=True)
+        (given / target).symlink_to(path.resolve())
+    script = importlib.import_module(name)
+    code = script.run(script.__doc__, script.RECIPE, [
+        "--root", str(tmp_path / "root"), "--from", str(given),
+        "--splits-only"])
+    said = capsys.readouterr()
+    assert code == 0, said
+    assert "DIFFERS" not in said.out and "expected" in said.out
