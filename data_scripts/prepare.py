@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ class Recipe:
     parts: Sequence[Part]
     counts: Callable[[Path, bool], list[Count]]
     by_hand: str = ""
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
 
 def prepare(recipe: Recipe, root: Path, given: Path | None = None,

@@ -35,6 +35,9 @@ TOOLS: dict[str, tuple[Callable, Callable]] = {
                                 "-output-directory", into, rar]),
     "7z": (lambda rar: ["7z", "l", "-slt", "-ba", rar],
            lambda rar, into: ["7z", "x", "-y", "-bso0", f"-o{into}", rar]),
+    # the same under Debian's name
+    "7zz": (lambda rar: ["7zz", "l", "-slt", "-ba", rar],
+            lambda rar, into: ["7zz", "x", "-y", "-bso0", f"-o{into}", rar]),
     "unrar": (lambda rar: ["unrar", "lb", rar],
               lambda rar, into: ["unrar", "x", "-o-", "-idq", rar,
                                  f"{into}/"]),
@@ -199,7 +202,7 @@ def _names(tool: str, text: str) -> list[str]:
     if tool == "unar":
         return [entry["XADFileName"] for entry in
                 json.loads(text)["lsarContents"]]
-    if tool == "7z":
+    if tool in ("7z", "7zz"):
         return [line.removeprefix("Path = ") for line in text.splitlines()
                 if line.startswith("Path = ")]
     return text.splitlines()

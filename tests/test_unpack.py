@@ -190,7 +190,7 @@ else:
 """
 
 
-@pytest.fixture(params=["bsdtar", "unar", "7z", "unrar"])
+@pytest.fixture(params=["bsdtar", "unar", "7z", "7zz", "unrar"])
 def tool(request, tmp_path, monkeypatch):
     """One of the programs for rar, alone on the path."""
     folder = tmp_path / "tool"
@@ -235,6 +235,7 @@ def test_rar_bomb(place, tool, monkeypatch):
 def test_no_program_for_rar(place, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     path = zipped(place.parents[1] / "in", ("x", b""), name="x.rar")
-    with pytest.raises(RuntimeError, match="bsdtar, unar, 7z, unrar.*--from"):
+    words = "bsdtar, unar, 7z, 7zz, unrar.*--from"
+    with pytest.raises(RuntimeError, match=words):
         unpack(path, place)
     assert not [*place.parent.iterdir()]
