@@ -11,10 +11,10 @@ Conventions, stated once for the whole repository:
   edges. A frame without a box holds NaN.
 - Times are seconds, segments are ``[start, end)``.
 - A sample is a dict: ``video``, ``label``, ``name``, ``group``, ``fps``, and
-  where the data has them ``mask`` (T, H, W), ``boxes`` (T, 4), ``segments``
-  (K, 2), ``relevant`` (T,), ``flow``; and ``motion`` (T, 2L, H, W), the L
-  flow fields that start at each sampled frame, or ``warped``, the same
-  without the camera's motion.
+  where the data has them ``mask`` (T, H, W), ``boxes`` (T, 4), ``joints``
+  (T, J, 2), ``segments`` (K, 2), ``relevant`` (T,), ``flow``; and ``motion``
+  (T, 2L, H, W), the L flow fields that start at each sampled frame, or
+  ``warped``, the same without the camera's motion.
 - A paper's model returns a NamedTuple with ``logits`` (B, K), those of
   ``where`` (B, T', H', W'), ``when`` (B, T') and ``what`` (B, C) that the
   paper has, and ``spans`` (T', 2): the input frames ``[start, end)`` that each

@@ -1,32 +1,27 @@
 """The official lists of real data sets, read into records.
 
 No video is opened here. A reader returns `Lists`; a missing folder or file
-gives an error that says what was looked for, where, and how to get it.
+gives an error that says what was looked for, where, and how to get it. Here
+are the records, UCF101 and UT-Interaction; annotations_lists.py reads the
+other lists, annotations_boxes.py the sets with masks, joints and boxes.
 """
 
 import csv
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 UT_CLASSES = ("hand-shake", "hug", "kick", "point", "punch", "push")
 # The clips begin about so many frames before the action and end as many
 # after it (the sheet's `extra_frames_vs_label` is the sum).
 UT_MARGIN = 14
 UT_ACTORS = {"0": "left", "1": "right", "-1": "both"}
-HOW_UCF101 = (
-    "Get UCF101 (the videos, and the train/test splits for action "
-    "recognition) from its home page at crcv.ucf.edu, unpack both into one "
-    "folder and name that folder by data_root or DATA_ROOT."
-)
-HOW_UT = (
-    "Get the segmented clips of UT-Interaction, sets 1 and 2, lay them out "
-    "as ut_interaction/clips_set1/<index>_<sequence>_<label>.avi in one "
-    "folder and name that folder by data_root or DATA_ROOT."
-)
+HOW = ("Run data_scripts/{}.py --root FOLDER, which gets it or says how, "
+       "and name FOLDER by data_root or DATA_ROOT.")
+HOW_UCF101, HOW_UT = HOW.format("ucf101"), HOW.format("ut_interaction")
 
 
 class Record(NamedTuple):
@@ -34,8 +29,12 @@ class Record(NamedTuple):
 
     group: videos of one group share actors or scene, and so never lie in
         different splits. spans: the frames [start, end) that the actions
-        fill, None where nobody marked them. main_actor: the side of the
-        acting person, "left", "right" or "both".
+        fill, or segments: the same in seconds; None where nobody marked
+        them. main_actor: the side of the acting person, "left", "right" or
+        "both". ambiguous: seconds [start, end) of which the annotators were
+        not sure. truth: called with indices of frames (T,), gives
+        tensors of any of `mask` (T, H, W), `boxes` (T, 4) and `joints`
+        (T, J, 2), in pixels of the file; its repr tells it from any other.
     """
 
     path: Path
@@ -44,6 +43,9 @@ class Record(NamedTuple):
     group: str
     spans: tuple[tuple[int, int], ...] | None = None
     main_actor: str | None = None
+    segments: tuple[tuple[float, float], ...] | None = None
+    ambiguous: tuple[tuple[float, float], ...] | None = None
+    truth: Callable[..., dict[str, Any]] | None = None
 
 
 class Lists(NamedTuple):
@@ -69,10 +71,24 @@ class Lists(NamedTuple):
         return Lists(train, test, list(classes))
 
 
-def _require(path: Path, what: str, how: str) -> Path:
+def require(path: Path, what: str, how: str) -> Path:
+    """`path`, or a FileNotFoundError that says what lacks and the mend."""
     if not path.exists():
         raise FileNotFoundError(f"{what} not found: {path}. {how}")
     return path
+
+
+def beside(root: Path, own: str, other: str) -> Path:
+    """root/own; or root/annotations/other where only that is there."""
+    other = root / "annotations" / other
+    return other if other.exists() and not (root / own).exists() else (
+        root / own)
+
+
+def one_split(name: str, split: str) -> None:
+    """Raise a ValueError unless `split` is "1", the only one of a set."""
+    if str(split) != "1":
+        raise ValueError(f"{name} has the split '1' only, not {split!r}")
 
 
 def ucf101(
@@ -89,13 +105,10 @@ def ucf101(
     root, split = Path(root), str(split)
     if split not in ("1", "2", "3"):
         raise ValueError(f"UCF101 has the splits '1', '2', '3', not {split!r}")
-    folder = root / "ucfTrainTestlist"
-    other = root / "annotations" / "ucf101_splits"
-    if other.is_dir() and not folder.is_dir():
-        folder = other
-    _require(folder, "UCF101's lists", HOW_UCF101)
+    folder = beside(root, "ucfTrainTestlist", "ucf101_splits")
+    require(folder, "UCF101's lists", HOW_UCF101)
     if not lists_only:
-        _require(root / "UCF-101", "UCF101's videos", HOW_UCF101)
+        require(root / "UCF-101", "UCF101's videos", HOW_UCF101)
     labels = {}
     for _, line in _lines(folder / "classInd.txt"):
         number, name = line.split(maxsplit=1)
@@ -110,7 +123,7 @@ def ucf101(
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The numbered lines of a list file, without the empty ones."""
-    _require(path, "a list of UCF101", HOW_UCF101)
+    require(path, "a list of UCF101", HOW_UCF101)
     numbered = enumerate(path.read_text().splitlines(), start=1)
     return [(number, line) for number, line in numbered if line.strip()]
 
@@ -149,7 +162,7 @@ def ut_interaction(root: str | Path, split: str = "1") -> Lists:
         raise ValueError(
             f"UT-Interaction has the splits '1' and '2', not {split!r}"
         )
-    root = _require(Path(root) / "ut_interaction", "UT-Interaction", HOW_UT)
+    root = require(Path(root) / "ut_interaction", "UT-Interaction", HOW_UT)
     sheet = _ut_sheet(root / "ut_clips_derived.csv")
     parts = {part: _ut_clips(root, part, sheet) for part in ("1", "2")}
     train, test = parts.pop(split), *parts.values()
@@ -170,7 +183,7 @@ def _ut_sheet(path: Path) -> dict[str, dict[str, str]]:
 def _ut_clips(
     root: Path, part: str, sheet: dict[str, dict[str, str]]
 ) -> list[Record]:
-    folder = _require(root / f"clips_set{part}", "a set's clips", HOW_UT)
+    folder = require(root / f"clips_set{part}", "a set's clips", HOW_UT)
     numbers = {}
     for path in folder.glob("*.avi"):
         match = re.fullmatch(r"(\d+)_(\d+)_([0-5])", path.stem)
@@ -225,7 +238,7 @@ def split_by_group(
     random.Random(seed).shuffle(order)
 
     target, size = share * len(records), 0
-    held: list[str] = []
+    held: set[str] = set()
     seen: set[int] = set()
     # First what shows every class, then what brings the share nearest.
     for covering in (True, False):
@@ -234,7 +247,7 @@ def split_by_group(
                 continue
             nearer = abs(size + sizes[group] - target) < abs(size - target)
             if labels[group] - seen if covering else nearer:
-                held.append(group)
+                held.add(group)
                 size += sizes[group]
                 seen |= labels[group]
                 left.subtract(labels[group])

@@ -168,20 +168,32 @@ def resize(sample: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     )
 
 
+def _fitted(height: int, width: int, size: int) -> tuple[int, ...]:
+    """Height, width, top and left of a frame fitted into size x size."""
+    scale = size / max(height, width)
+    new_h, new_w = (max(round(n * scale), 1) for n in (height, width))
+    return new_h, new_w, (size - new_h) // 2, (size - new_w) // 2
+
+
 def letterbox(
     sample: dict[str, Any], size: int, *, fill: int = 128
 ) -> dict[str, Any]:
     """Fit a sample into size x size: aspect kept, the rest grey `fill`.
 
-    The frames are centred; the mask is False in the margins.
+    The frames are centred; the mask is False in the margins. Joints come
+    along; their (0, 0) is the middle of the first pixel.
     """
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
+    height, width = sample["video"].shape[-2:]
+    if (mask := sample.get("mask")) is not None and (
+            mask.shape[-2:] != (height, width)):
+        raise ValueError(f"a mask {tuple(mask.shape[-2:])} does not belong to "
+                         f"frames of {height} x {width} pixels")
+
     def steps(h: int, w: int) -> list:
-        scale = size / max(h, w)
-        new_h, new_w = (max(round(n * scale), 1) for n in (h, w))
-        top, left = (size - new_h) // 2, (size - new_w) // 2
+        new_h, new_w, top, left = _fitted(h, w, size)
         margins = [left, top, size - new_w - left, size - new_h - top]
         fills = {tv_tensors.Video: fill, "others": 0}
         return [
@@ -189,7 +201,15 @@ def letterbox(
             v2.Pad(margins, fill=fills),
         ]
 
-    return transform(sample, steps)
+    joints = sample.get("joints")
+    moved = transform(
+        {key: x for key, x in sample.items() if key != "joints"}, steps)
+    if joints is not None:
+        new_h, new_w, top, left = _fitted(height, width, size)
+        scale = joints.new_tensor([new_w / width, new_h / height])
+        corner = joints.new_tensor([left, top])
+        moved["joints"] = (joints + 0.5) * scale - 0.5 + corner
+    return moved
 
 
 def centre_crop(sample: dict[str, Any], size: int) -> dict[str, Any]:

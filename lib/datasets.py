@@ -18,6 +18,8 @@ import torch
 from torch.utils.data import Dataset
 
 from lib import ROOT, annotations, flow, puppets, video
+from lib import annotations_boxes as boxes
+from lib import annotations_lists as lists
 from lib.annotations import Record, split_by_group
 from lib.clips import ClipCache, flow_runs, sample_part, thin
 from lib.samples import Columns as Columns
@@ -25,16 +27,22 @@ from lib.samples import collate as collate
 from lib.samples import in_memory as in_memory
 
 # Share of the training list that becomes the validation split. Ten
-# sequences train UT-Interaction: a tenth of them would be six clips.
+# sequences train UT-Interaction, sixteen people KTH: a tenth of them would
+# be one or two. A fiftieth of Moments is 16,000 videos.
 READERS = {
     "ucf101": (annotations.ucf101, 0.1),
+    "hmdb51": (lists.hmdb51, 0.1),
+    "jhmdb": (boxes.jhmdb, 0.1),
+    "penn_action": (boxes.penn_action, 0.1),
+    "ucf101_24": (boxes.ucf101_24, 0.1),
+    "thumos14": (lists.thumos14, 0.1),
+    "moments": (lists.moments, 0.02),
+    "kth": (lists.kth, 0.2),
     "ut_interaction": (annotations.ut_interaction, 0.2),
 }
 PARTS = ("train", "val", "test")
 PUPPETS = {
     "puppets": puppets.DIALS, "puppets_untrimmed": puppets.UNTRIMMED}
-PLANNED = ("hmdb51", "jhmdb", "penn_action", "ucf101_24", "thumos14",
-           "moments")
 
 
 class Splits(NamedTuple):
@@ -50,13 +58,16 @@ class Videos(Dataset):
     """Real videos: decoded when asked for, sampled, letterboxed.
 
     A sample has `video` uint8 (frames, 3, size, size), `label`, `name`,
-    `group`, `fps`, and `segments`, `relevant` and `main_actor` where the
-    record has them. `fps` is the rate of the *sampled* frames: frame i
-    stands for the seconds [i / fps, (i + 1) / fps) of the file.
+    `group`, `fps`, and `segments`, `relevant`, `main_actor`, `ambiguous`
+    (pairs of seconds), `mask` and `boxes` where the record has them. `fps`
+    is the rate of the *sampled* frames: frame i stands for the seconds
+    [i / fps, (i + 1) / fps) of the file.
 
     fields: L > 0 adds `motion` float16 (frames, 2L, size, size), the DIS
         flow between the frames that follow each sampled one, taken after
         letterboxing.
+    extras: ("joints",) adds `joints` (frames, J, 2), where they are known;
+        crops and mirrors, as in `views`, do not take such samples.
     sampling: "uniform" takes the centres of equal segments, "segments" a
         random frame of each, anew at every access (global torch RNG).
     cache: a folder for the decoded clips; only for "uniform".
@@ -70,8 +81,10 @@ class Videos(Dataset):
         self, records: Sequence[Record], *, classes: Sequence[str],
         frames: int = 16, size: int = 64, fields: int = 0,
         sampling: str = "uniform", cache: str | Path | None = None,
-        on_error: str = "raise",
+        on_error: str = "raise", extras: Sequence[str] = (),
     ):
+        if wrong := set(extras) - {"joints"}:
+            raise ValueError(f"extras {sorted(wrong)}: only 'joints'")
         if sampling not in ("uniform", "segments"):
             raise ValueError(f"sampling {sampling!r}: 'uniform' or 'segments'")
         if on_error not in ("raise", "skip"):
@@ -85,6 +98,7 @@ class Videos(Dataset):
         self.classes = list(classes)
         self.frames, self.size, self.fields = frames, size, fields
         self.sampling, self.part = sampling, (0.0, 1.0)
+        self.extras = tuple(extras)
         self.cache = None if cache is None else ClipCache(Path(cache))
         self.skipped: list[tuple[Record, str]] = []
         missing = [r.path for r in self.records if not r.path.is_file()]
@@ -124,32 +138,41 @@ class Videos(Dataset):
                      self._settings()))
 
     def _settings(self) -> tuple:
-        return self.frames, self.size, self.sampling, self.fields, self.part
+        return (self.frames, self.size, self.sampling, self.fields, self.part,
+                *self.extras)
 
     def _clip(self, record: Record) -> dict[str, torch.Tensor]:
         if self.cache is None:
             return self._decode(record)
         make = functools.partial(self._decode, record)
-        return self.cache.get(record.path, self._settings(), make)
+        settings = (*self._settings(), record.truth)
+        return self.cache.get(record.path, settings, make)
 
     def _decode(self, record: Record) -> dict[str, torch.Tensor]:
-        info = video.probe(record.path)
+        def choose(total: int) -> torch.Tensor:
+            nonlocal index, wanted, place
+            if self.sampling == "uniform":
+                index = sample_part(total, self.frames, self.part)
+            else:
+                index = video.sample_segments(total, self.frames)
+            # without flow, a run is the sampled frame alone
+            runs = flow_runs(index, total, self.fields)
+            wanted, place = runs.unique(return_inverse=True)
+            return wanted
+
+        index = wanted = place = None
+        info, pictures = video.sampled(record.path, choose)
         info.require_whole()
-        if self.sampling == "uniform":
-            index = sample_part(info.frames, self.frames, self.part)
-        else:
-            index = video.sample_segments(info.frames, self.frames)
-        # without flow, a run is the sampled frame alone
-        runs = flow_runs(index, info.frames, self.fields)
-        wanted, place = runs.unique(return_inverse=True)
-        clip = {"video": video.read(record.path, wanted)}
-        frames = video.letterbox(clip, self.size)["video"]
-        clip = {"video": frames[torch.searchsorted(wanted, index)]}
+        clip = {"video": pictures}
+        if record.truth is not None:
+            clip |= record.truth(index, joints="joints" in self.extras)
+        clip = video.letterbox(clip, self.size)
+        frames = clip["video"]
+        clip["video"] = frames[torch.searchsorted(wanted, index)]
         if self.fields:
             clip["motion"] = flow.stacked(frames[place])
         return clip | {
-            "index": index,
-            "total": torch.tensor(info.frames),
+            "index": index, "total": torch.tensor(info.frames),
             "fps": torch.tensor(info.fps, dtype=torch.float64),
         }
 
@@ -165,16 +188,21 @@ class Videos(Dataset):
             "name": record.name, "group": record.group,
             "fps": fps * self.frames / (share * clip["total"].item()),
         }  # fmt: skip
-        if self.fields:
-            sample["motion"] = clip["motion"]
+        for key in ("motion", "mask", "boxes", "joints"):
+            if key in clip:
+                sample[key] = clip[key]
+        seconds = record.segments
         if record.spans is not None:
-            spans = torch.tensor(record.spans).reshape(-1, 2)
-            after = spans[:, :1] <= clip["index"]
-            before = clip["index"] < spans[:, 1:]
-            sample["segments"] = spans / fps
-            sample["relevant"] = (after & before).any(0)
-        if record.main_actor is not None:
-            sample["main_actor"] = record.main_actor
+            seconds = [(a / fps, b / fps) for a, b in record.spans]
+        if seconds is not None:
+            start, end = torch.tensor(
+                seconds, dtype=torch.float64).reshape(-1, 2).T[..., None]
+            middle = (clip["index"] + 0.5) / fps
+            sample["segments"] = torch.cat((start, end), 1).float()
+            sample["relevant"] = ((start <= middle) & (middle < end)).any(0)
+        for key in ("main_actor", "ambiguous"):
+            if getattr(record, key) is not None:
+                sample[key] = getattr(record, key)
         return sample
 
 
@@ -229,11 +257,11 @@ def load(
     classes: Sequence[str] | None = None, frames: int = 16, size: int = 64,
     n_train: int = 1000, n_val: int = 200, n_test: int = 500, seed: int = 0,
     split: str = "1", cache: str | Path | None = None,
-    on_error: str = "raise", fields: int = 0,
+    on_error: str = "raise", fields: int = 0, extras: Sequence[str] = (),
 ) -> Splits:
     """Load the three splits of a data set by its name.
 
-    dataset: "puppets", "puppets_untrimmed", "ucf101" or "ut_interaction".
+    dataset: "puppets", "puppets_untrimmed", or one of READERS.
     data_root: the folder of the real data; else the environment variable
         DATA_ROOT, else `data`; counted from the project root.
     classes: names to restrict the data set to; they give the labels' order.
@@ -241,35 +269,32 @@ def load(
     n_train, n_val, n_test: for puppets only. A real set is taken whole.
     seed: of the puppets, or of the real sets' validation split, which is
         cut by group from the training list.
-    split: the official split of a real set (UCF101 "1" to "3"; "1" trains
-        UT-Interaction on set 1, "2" on set 2).
-    cache, on_error, fields: see `Videos`.
+    split: the official split of a real set (UCF101, HMDB51, JHMDB "1" to
+        "3"; "1" trains UT-Interaction on set 1, "2" on set 2; others "1").
+    cache, on_error, fields: see `Videos`. extras: there, or in `Puppets`.
     """
     if dataset in PUPPETS:
         dials = replace(PUPPETS[dataset], size=size)
         parts = [
             Thinned(puppets.Puppets(part, n, classes=classes, dials=dials,
-                                    seed=seed), frames, fields)
+                                    seed=seed, extras=extras), frames, fields)
             for part, n in zip(PARTS, (n_train, n_val, n_test), strict=True)
         ]
         return Splits(*parts, list(parts[0].classes))
-    names = [*PUPPETS, *READERS]
-    if dataset in PLANNED:
-        raise NotImplementedError(
-            f"the reader of {dataset} is not here yet; use one of {names}")
     if dataset not in READERS:
-        raise ValueError(f"unknown dataset {dataset!r}: choose from {names}")
+        raise ValueError(f"unknown dataset {dataset!r}: choose from "
+                         f"{[*PUPPETS, *READERS]}")
     reader, share = READERS[dataset]
     root = data_root or os.environ.get("DATA_ROOT") or "data"
-    lists = reader(ROOT / Path(root).expanduser(), split)
+    found = reader(ROOT / Path(root).expanduser(), split)
     if classes is not None:
-        lists = lists.restrict(classes)
-    train, val = split_by_group(lists.train, share, seed)
+        found = found.restrict(classes)
+    train, val = split_by_group(found.train, share, seed)
     if cache is not None:
         cache = ROOT / Path(cache).expanduser()
     parts = (
-        Videos(records, classes=lists.classes, frames=frames, size=size,
-               fields=fields, cache=cache, on_error=on_error)
-        for records in (train, val, lists.test)
+        Videos(records, classes=found.classes, frames=frames, size=size,
+               fields=fields, cache=cache, on_error=on_error, extras=extras)
+        for records in (train, val, found.test)
     )
-    return Splits(*parts, lists.classes)
+    return Splits(*parts, found.classes)

@@ -97,6 +97,31 @@ def _by_variant(lines: Iterable[Mapping], metric: str,
     return runs
 
 
+def over_splits(lines: Iterable[Mapping], metric: str,
+                splits: Iterable[str] = ("1", "2", "3")) -> list[dict]:
+    """Average each variant and seed over the official splits.
+
+    The mean of the splits' values, as the papers take it, and not of all
+    test videos. A variant and seed that lacks a split is left out. Of
+    several lines of a split the last counts; runs of different settings
+    (`params`) are never mixed. Returns lines for `summarise`.
+    """
+    runs: dict[tuple, dict[str, Mapping]] = {}
+    for line in lines:
+        if line["metrics"].get(metric) is not None:
+            same = (line["variant"], line["seed"],
+                    line.get("stale", False), repr(line["params"]))
+            runs.setdefault(same, {})[line["split"]] = line
+    splits, found = list(splits), {}
+    for (variant, seed, stale, _), own in runs.items():
+        if set(splits) <= set(own):
+            value = np.mean([own[k]["metrics"][metric] for k in splits])
+            found[variant, seed, stale] = {
+                "variant": variant, "seed": seed, "stale": stale,
+                "split": "+".join(splits), "metrics": {metric: float(value)}}
+    return list(found.values())
+
+
 def _mean_interval(values: list[float]) -> tuple[float, float]:
     from scipy.stats import t
 

@@ -35,6 +35,7 @@ OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 EXACT_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Intact files too may end a little before the time that the header claims.
 SLACK_FRAMES = 3
+KEPT = 2**27  # bytes: a thousand decoded frames of 320 x 240
 
 
 class VideoError(ValueError):
@@ -69,7 +70,7 @@ class VideoInfo(NamedTuple):
 
 
 def _scan(
-    path: Path, visit: Callable[[int, av.VideoFrame], bool]
+    path: Path, visit: Callable[[int, av.VideoFrame], bool | None]
 ) -> VideoInfo:
     """Decode in order, call `visit` with each frame until it says stop."""
     if not path.exists():
@@ -89,9 +90,8 @@ def _scan(
         return _scan_stream(path, container, stream, visit)
 
 
-def _decode(
-    container: Any, stream: Any, end: float
-) -> Iterator[av.VideoFrame]:
+def _decode(container: Any, stream: Any,
+            end: float) -> Iterator[av.VideoFrame]:
     """The frames up to the first flaw, which FFmpeg would paint over.
 
     EOFError: sound and picture stop before `end` seconds. The decoder still
@@ -115,10 +115,8 @@ def _decode(
 
 
 def _scan_stream(
-    path: Path,
-    container: Any,
-    stream: Any,
-    visit: Callable[[int, av.VideoFrame], bool],
+    path: Path, container: Any, stream: Any,
+    visit: Callable[[int, av.VideoFrame], bool | None],
 ) -> VideoInfo:
     fps = float(stream.average_rate or stream.guessed_rate or 0)
     if not fps:
@@ -145,27 +143,15 @@ def _scan_stream(
     if first is None:
         raise VideoError(f"{path}: no frame decodes ({flaw or 'no data'})")
     if flaw:
-        flaw += (
-            f": the header claims {stream.frames} frames, {frames} decode"
-            if stream.frames
-            else f": the header claims {seconds:.1f} s, {frames} frames decode"
-        )
-    # FFmpeg's angle turns left, as torch.rot90 does.
+        said = (f"{stream.frames} frames, {frames}" if stream.frames else
+                f"{seconds:.1f} s, {frames} frames")
+        flaw += f": the header claims {said} decode"
     rotation = round(first.rotation / 90) * 90 % 360
     width, height = first.width, first.height
     if rotation % 180:
         width, height = height, width
-    return VideoInfo(
-        path=path,
-        frames=frames,
-        claimed=stream.frames,
-        fps=fps,
-        width=width,
-        height=height,
-        rotation=rotation,
-        container=container.format.name,
-        flaw=flaw,
-    )
+    return VideoInfo(path, frames, stream.frames, fps, width, height,
+                     rotation, container.format.name, flaw)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -179,6 +165,50 @@ def probe(path: str | Path) -> VideoInfo:
         return _scan(path, _skim)
     status = path.stat()
     return _probe(path, status.st_size, status.st_mtime_ns)
+
+
+def sampled(
+    path: str | Path, choose: Callable[[int], torch.Tensor]
+) -> tuple[VideoInfo, torch.Tensor]:
+    """Probe a file and read the frames `choose(number of frames)` (n,).
+
+    One pass over a short file does both: its frames are kept as they were
+    decoded, up to KEPT bytes, until their number is known.
+    """
+    path, kept, room = Path(path), [], KEPT
+
+    def visit(index: int, frame: av.VideoFrame) -> None:
+        nonlocal room
+        room -= sum(plane.buffer_size for plane in frame.planes)
+        if room > 0:
+            kept.append(frame)
+        else:
+            kept.clear()
+
+    if _torchcodec():  # reads a few frames faster than PyAV all of them
+        info, room = probe(path), 0
+    else:
+        info = _scan(path, visit)
+    wanted = choose(info.frames)
+    if room <= 0:
+        return info, read(path, wanted)
+    return info, torch.stack([_upright(kept[i]) for i in wanted.tolist()])
+
+
+def _upright(frame: av.VideoFrame) -> torch.Tensor:
+    """A frame as RGB (3, H, W); FFmpeg's angle turns left, as rot90 does."""
+    rgb = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+    turn = round(frame.rotation / 90) % 4
+    return torch.rot90(rgb.permute(2, 0, 1), turn, (1, 2)).contiguous()
+
+
+def each(path: str | Path,
+         visit: Callable[[torch.Tensor], None]) -> VideoInfo:
+    """Call `visit` with every frame (3, H, W), uint8 RGB, in order.
+
+    For videos that do not fit in memory; ask the result for a flaw.
+    """
+    return _scan(Path(path), lambda index, frame: visit(_upright(frame)))
 
 
 def _skim(index: int, frame: av.VideoFrame) -> bool:
@@ -220,8 +250,7 @@ def read(
 
     def visit(index: int, frame: av.VideoFrame) -> bool:
         if needed is None or index in needed:
-            rgb = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-            frames[index] = rgb.permute(2, 0, 1)
+            frames[index] = _upright(frame)
         return needed is not None and len(frames) == len(needed)
 
     info = _scan(path, visit)
@@ -232,8 +261,7 @@ def read(
     elif lacking := sorted(needed - frames.keys()):
         why = info.flaw or f"{info.frames} frames decode"
         raise VideoError(f"{path}: there is no frame {lacking[0]} ({why})")
-    video = torch.stack([frames[index] for index in wanted])
-    return torch.rot90(video, info.rotation // 90, (2, 3)).contiguous()
+    return torch.stack([frames[index] for index in wanted])
 
 
 @functools.cache
@@ -246,9 +274,8 @@ def _torchcodec() -> Any:
     return VideoDecoder
 
 
-def _use_torchcodec(
-    path: Path, wanted: list[int] | None, backend: str
-) -> bool:
+def _use_torchcodec(path: Path, wanted: list[int] | None,
+                    backend: str) -> bool:
     if backend not in ("auto", "pyav", "torchcodec"):
         raise ValueError(
             f"backend {backend!r}: choose 'auto', 'pyav' or 'torchcodec'"

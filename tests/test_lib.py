@@ -12,7 +12,8 @@ from refresh import ROOT
 PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta_cnn_motion",
           "sta"}
 LAYERS = (
-    {"annotations", "video", "clips", "flow", "samples", "kinetics",
+    {"annotations", "annotations_lists", "annotations_boxes", "video",
+     "clips", "flow", "flying_chairs", "samples", "shards", "kinetics",
      "puppets", "puppet_actions", "puppet_people", "puppet_scene"},
     {"datasets", "views", "metrics", "localisation", "readout",
      "backbones2d", "backbones3d", "bninception", "augment", "nets3d",
@@ -50,8 +51,8 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 
 def test_lib_stays_small():
-    """Room for five papers, the CNNs they name and what goes into them."""
-    assert len(set(TREES) - {"__init__"}) <= 37, sorted(TREES)
+    """Room for five papers, the CNNs they name, and ten data sets."""
+    assert len(set(TREES) - {"__init__"}) <= 41, sorted(TREES)
 
 
 @every_file

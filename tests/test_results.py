@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+import three_splits
 import torch
 import yaml
 
@@ -294,3 +295,39 @@ def test_jsta_s_figures_where_its_text_repeats_them():
     assert (two.loc["FC, wiTA"] == three.loc["JSTA"]).all()
     assert three.loc["Single Frame", "UCF101"] == one.loc["SpatialNet",
                                                           "UCF101"]
+
+
+def splits_of(variant, seed, values, **more):
+    return [{"variant": variant, "seed": seed, "split": split, "params": {},
+             "dataset": "ucf101", "metrics": {"top-1": value}} | more
+            for split, value in zip("123", values, strict=False)]
+
+
+def test_three_splits_are_averaged():
+    lines = [*splits_of("baseline", 0, (0.5, 0.6, 0.7)),
+             *splits_of("full", 0, (0.8, 0.6, 1.0)),
+             *splits_of("full", 1, (0.9, 0.9)),  # a split is lacking
+             *splits_of("full", 0, (0.7,)),  # run again: the last counts
+             *splits_of("other", 0, (0.1,), params={"steps": 5}),
+             *splits_of("other", 0, (0.2, 0.3, 0.4))[1:]]
+    means = results.over_splits(lines, "top-1")
+    assert [(x["variant"], x["seed"]) for x in means] == [
+        ("baseline", 0), ("full", 0)]
+    table = results.summarise(means, "top-1", "baseline")
+    assert table.loc["baseline", "mean"] == pytest.approx(0.6)
+    assert table.loc["full", "mean"] == pytest.approx(2.3 / 3)
+    assert table.loc["full", "difference"] == pytest.approx(0.5 / 3)
+
+
+def test_three_splits_from_a_registry(tmp_path, capsys):
+
+
+    registry = Registry(tmp_path / "r.jsonl")
+    common = dict.fromkeys(FIELDS)
+    for line in splits_of("baseline", 0, (0.5, 0.6, 0.7)):
+        registry.append(common | line)
+    command = [str(tmp_path / "r.jsonl"), "ucf101"]
+    assert three_splits.main(command) == 0
+    assert "0.6" in capsys.readouterr().out
+    assert three_splits.main([*command[:1], "hmdb51"]) == 1
+    assert "no variant of hmdb51" in capsys.readouterr().out

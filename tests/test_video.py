@@ -153,3 +153,32 @@ def test_real_samples():
         if info.height < 500:
             assert torch.equal(clip, video.read(path)[indices])
     assert videos > 0
+
+
+@pytest.mark.parametrize("name, codec, pix_fmt", FORMATS)
+def test_sampled_is_probed_and_read(tmp_path, name, codec, pix_fmt):
+    path = write(tmp_path / name, coded(30), codec, pix_fmt)
+    info, frames = video.sampled(path, lambda n: torch.tensor([0, n - 1]))
+    assert info == video.probe(path)
+    assert torch.equal(frames, video.read(path, [0, 29]))
+    seen = []
+    assert video.each(path, seen.append) == info
+    assert torch.equal(torch.stack(seen), video.read(path))
+
+
+def test_sampled_takes_one_pass_over_a_short_file(tmp_path, monkeypatch):
+    if video._torchcodec():
+        pytest.skip("TorchCodec seeks instead")
+    path = write(tmp_path / "a.avi", coded(30))
+    passes, scan = [], video._scan
+    monkeypatch.setattr(video, "_scan", lambda *options: (
+        passes.append(1), scan(*options))[1])
+
+    def middle(total):
+        return torch.tensor([total // 2, total - 1])
+
+    assert numbers(video.sampled(path, middle)[1]) == [15, 29]
+    assert len(passes) == 1
+    monkeypatch.setattr(video, "KEPT", 100_000)  # too long to be kept
+    assert numbers(video.sampled(path, middle)[1]) == [15, 29]
+    assert len(passes) == 3

@@ -1,0 +1,236 @@
+"""What the scripts of all data sets share: options, places, counts.
+
+A data set is a list of parts, folders or files below the root. A part that
+is there is left alone; else it comes from what the user has (`--from`) or
+by download, is made beside its place and then renamed: so a run that was
+killed leaves nothing that looks whole, and the next one goes on.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fetch import Source, Unreachable, download, locked  # noqa: E402
+from unpack import SUFFIXES, is_archive, unpack  # noqa: E402
+
+from lib.annotations import Lists, Record  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder or file that a data set needs.
+
+    target: its place below the root. source: the published file, or the
+    archive in which it is called `inside` (a path; by default the last
+    name of `target`; "." is the whole archive). lists: whether it is one of
+    the small files that `--splits-only` gets. finish: works on the folder
+    before it is put in its place; its second argument is the root.
+    """
+
+    target: str
+    source: Source
+    inside: str = ""
+    lists: bool = False
+    finish: Callable[[Path, Path], None] | None = None
+
+
+class Count(NamedTuple):
+    """What was found, and how much there officially is (None: not said)."""
+
+    what: str
+    found: int
+    official: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to prepare a data set.
+
+    counts: called with the root and whether only the lists are there.
+    by_hand: what to do where no host gives the files.
+    """
+
+    name: str
+    parts: Sequence[Part]
+    counts: Callable[[Path, bool], list[Count]]
+    by_hand: str = ""
+    notes: Sequence[str] = ()
+
+
+def prepare(recipe: Recipe, root: Path, given: Path | None = None,
+            splits_only: bool = False) -> list[Count]:
+    """Put every part of the data set below `root`, and count."""
+    if given is not None and not given.is_dir():
+        raise NotADirectoryError(f"--from {given}: no such folder")
+    with locked(root):
+        for old in root.glob(".preparing-*"):  # of a run that was killed
+            shutil.rmtree(old, ignore_errors=True)
+        _place_all(recipe, root, given, splits_only)
+    return recipe.counts(root, splits_only)
+
+
+def _place_all(recipe: Recipe, root: Path, given: Path | None,
+               splits_only: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as work:
+        unpacked: dict[Path, Path] = {}  # several parts may share an archive
+        for part in recipe.parts:
+            target = root / part.target
+            if target.exists() or (splits_only and not part.lists):
+                continue
+            own = find(part, recipe, given) or download(
+                part.source, root / "downloads")
+            made = Path(work) / f"made-{target.name}"
+            if own.is_file() and is_archive(own.name):
+                if own not in unpacked:
+                    print(f"unpacking {own.name} ...")
+                    unpacked[own] = Path(work) / f"all{len(unpacked)}"
+                    unpack(own, unpacked[own])
+                shutil.move(inside(unpacked[own], part), made)
+            else:
+                link(own, made)
+            if part.finish:
+                part.finish(made, root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(made, target)
+
+
+def find(part: Part, recipe: Recipe, given: Path | None) -> Path | None:
+    """The part, or the archive it is in, in the user's folder."""
+    if given is None:
+        return None
+    names = [part.target, Path(part.target).name]
+    if part.inside and sum(p.inside == part.inside for p in recipe.parts) < 2:
+        names.append(part.inside)
+    if found := [given / n for n in names if n != "." and (
+            given / n).exists()]:
+        return found[0]
+    if (own := given / part.source.name).is_file():
+        return part.source.check(own)
+    stem = part.source.name
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        stem = stem.removesuffix(suffix)
+    # unpacked by the user
+    if stem != part.source.name and (given / stem).is_dir():
+        return inside(given / stem, part, lift=False)
+    # packed by somebody else, so without a published hash
+    return next((given / f"{stem}{suffix}" for suffix in SUFFIXES
+                 if (given / f"{stem}{suffix}").is_file()), None)
+
+
+def inside(folder: Path, part: Part, lift: bool = True) -> Path:
+    """Where the part lies in an unpacked folder, up to two folders deep.
+
+    lift: the whole of an archive that holds a single folder is that folder.
+    """
+    held = sorted(folder.iterdir())
+    if part.inside == ".":
+        single = lift and len(held) == 1 and held[0].is_dir()
+        return held[0] if single else folder
+    name = part.inside or Path(part.target).name
+    found = [one for pattern in ("", "*/", "*/*/")
+             for one in sorted(folder.glob(f"{pattern}{name}"))]
+    if not found:
+        raise FileNotFoundError(
+            f"{part.source.name} holds no {name!r}, but "
+            f"{[p.name for p in held[:8]]}")
+    return found[0]
+
+
+def link(own: Path, made: Path) -> None:
+    """Copy what the user has; hard links where they work cost no space."""
+    def one(source: str, target: str) -> None:
+        try:
+            os.link(os.path.realpath(source), target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    if own.is_dir():
+        shutil.copytree(own, made, copy_function=one)
+    else:
+        one(str(own), str(made))
+
+
+def lists_counts(lists: Lists, official: tuple[int, int, int],
+                 what: str = "") -> list[Count]:
+    """The lengths of both lists, and the number of classes."""
+    found = (len(lists.train), len(lists.test), len(lists.classes))
+    names = ("training videos", "test videos", "classes")
+    return [Count(f"{what}{name}", n, m) for name, n, m in
+            zip(names, found, official, strict=True)]
+
+
+def files_count(records: Iterable[Record]) -> Count:
+    """How many of the listed videos are there."""
+    paths = {record.path for record in records}
+    return Count("listed videos that are there",
+                 sum(path.is_file() for path in paths), len(paths))
+
+
+def report(counts: Sequence[Count]) -> int:
+    """Print the counts; the number of those that differ."""
+    wrong = 0
+    for what, found, official in counts:
+        word = ""
+        if official is not None:
+            differs = found != official
+            word = f"expected {official:9,}{'  DIFFERS' * differs}"
+            wrong += differs
+        print(f"{what:40s}{found:9,}  {word}")
+    return wrong
+
+
+def main(text: str, recipe: Recipe, arguments: Sequence[str] | None = None
+         ) -> int:
+    """The command line of a data set's script; 0 if all is there.
+
+    text: the script's docstring: its first line, and licence and citation.
+    """
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True,
+                        help="folder of all data sets (DATA_ROOT)")
+    parser.add_argument("--from", type=Path, dest="given", metavar="FOLDER",
+                        help="where the files are that you already have")
+    parser.add_argument("--splits-only", action="store_true",
+                        help="get the lists and annotations, no videos")
+    options = parser.parse_args(arguments)
+    print(text.strip(), "\n")
+    try:
+        counts = prepare(recipe, options.root, options.given,
+                         options.splits_only)
+    except Unreachable as error:
+        print(f"\nNo host gave what {recipe.name} needs:\n{error}\n\n"
+              f"By hand: {by_hand(recipe, options.splits_only)}",
+              file=sys.stderr)
+        return 1
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"\n{error}\n\nNothing half-made was left; run it again when "
+              "that is mended.", file=sys.stderr)
+        return 1
+    for note in recipe.notes:
+        print(note)
+    if wrong := report(counts):
+        print(f"\n{wrong} of these counts differ from those of the whole set: "
+              "this is a part of it, or another version")
+    return int(wrong > 0)
+
+
+def by_hand(recipe: Recipe, splits_only: bool) -> str:
+    """What a user can do who has another way to the files."""
+    wanted = {part.source.name: part.source for part in recipe.parts
+              if part.lists or not splits_only}
+    lines = [recipe.by_hand] if recipe.by_hand else []
+    lines.append("get these files, by a browser or from someone who has "
+                 "them, put them into one folder, and run this script again "
+                 "with --from FOLDER:")
+    lines += [f"  {name}  {' or '.join(source.urls)}"
+              for name, source in wanted.items()]
+    return "\n".join(lines)

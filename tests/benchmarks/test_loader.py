@@ -1,0 +1,65 @@
+"""The loader beside the decoder, on real clips, in one run.
+
+Plain PyAV or TorchCodec decode every frame into RGB; the loader gives 16 of
+them, probed, letterboxed to 112 pixels, as a sample. Whole files per round.
+"""
+
+import os
+import time
+
+import av
+import pytest
+from video_files import real_samples
+
+from lib import ROOT, annotations, datasets, video
+
+DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
+
+
+def clips():
+    """Twenty clips of UT-Interaction, and four single ones."""
+    single = [p for p in real_samples() if p.name in (
+        "test.avi", "test.mp4", "demo.mp4", "person01_walking_d1_uncomp.avi")]
+    folder = DATA_ROOT / "ut_interaction" / "clips_set1"
+    return [*sorted(folder.glob("*.avi"))[:20], *single]
+
+
+def by_pyav(paths):
+    for path in paths:
+        with av.open(str(path)) as file:
+            for frame in file.decode(video=0):
+                frame.to_ndarray(format="rgb24")
+
+
+def by_torchcodec(paths):
+    decoder = pytest.importorskip("torchcodec.decoders",
+                                  exc_type=(ImportError, RuntimeError))
+    for path in paths:
+        for _ in decoder.VideoDecoder(str(path)):
+            pass
+
+
+def by_loader(paths):
+    video._probe.cache_clear()
+    records = [annotations.Record(p, 0, p.stem, p.stem) for p in paths]
+    data = datasets.Videos(records, classes=["x"], frames=16, size=112)
+    for i in range(len(data)):
+        data[i]
+
+
+@pytest.mark.parametrize("way", [by_pyav, by_torchcodec, by_loader])
+@pytest.mark.benchmark(group="24 real clips, whole files")
+def test_ways(benchmark, way):
+    paths = clips()
+    benchmark.pedantic(way, [paths], rounds=3, warmup_rounds=1)
+
+
+def test_the_loader_keeps_the_decoders_pace():
+    """Processor time, so that a busy machine does not decide."""
+    paths, spent = clips(), {}
+    for _ in range(3):
+        for way in (by_pyav, by_loader):
+            start = time.process_time()
+            way(paths)
+            spent.setdefault(way, []).append(time.process_time() - start)
+    assert min(spent[by_loader]) <= min(spent[by_pyav])

@@ -1,0 +1,216 @@
+"""HMDB51, KTH, Moments and THUMOS14: official files, and wrong ones."""
+
+import json
+import os
+from collections import Counter
+
+import pytest
+
+from lib import ROOT
+from lib import annotations_lists as lists
+from lib.annotations import split_by_group
+
+DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
+
+
+def official(folder, own):
+    """Skip unless the official lists are below DATA_ROOT."""
+    if not any((DATA_ROOT / name).exists()
+               for name in (f"annotations/{folder}", own)):
+        pytest.skip(f"no lists {own} below DATA_ROOT")
+
+
+# ------------------------------------------------------------- official
+
+
+@pytest.mark.parametrize("split", ["1", "2", "3"])
+def test_hmdb51_official(split):
+    official("hmdb51_splits", "hmdb51/testTrainMulti_7030_splits")
+    train, test, classes = lists.hmdb51(DATA_ROOT, split, lists_only=True)
+    assert (len(train), len(test), len(classes)) == (3570, 1530, 51)
+    for part, each in ((train, 70), (test, 30)):
+        assert set(Counter(r.label for r in part).values()) == {each}
+    assert not {r.group for r in train} & {r.group for r in test}
+    assert not {r.path for r in train} & {r.path for r in test}
+    kept, val = split_by_group(train, 0.1)
+    assert not {r.group for r in kept} & {r.group for r in val}
+    assert {r.label for r in kept} == {r.label for r in val}
+
+
+def test_kth_official():
+    official("kth", "kth/00sequences.txt")
+    train, test, classes = lists.kth(DATA_ROOT, lists_only=True)
+    assert (len(train), len(test), len(classes)) == (383, 216, 6)
+    assert len({r.group for r in train}) == 16
+    assert not {r.group for r in train} & {r.group for r in test}
+    first = next(r for r in train if r.name == "person01_boxing_d1")
+    assert first.spans == ((0, 95), (95, 185), (185, 245), (245, 360))
+    assert "person13_handclapping_d3" not in {r.name for r in train}
+    # 2,391 repetitions, says the data set's page
+    assert sum(len(r.spans) for r in train + test) == 2391
+
+
+def test_moments_official():
+    official("moments", "moments/moments_categories.txt")
+    folder = DATA_ROOT / "moments"
+    if not folder.is_dir():
+        folder = DATA_ROOT / "annotations" / "moments"
+    names = lists.moments_classes(folder)
+    assert len(set(names)) == 339 and names[0] == "clapping"
+
+
+def thumos_folder():
+    official("thumos14", "thumos14")
+    return DATA_ROOT / "annotations" / "thumos14"
+
+
+def test_thumos14_official():
+    thumos_folder()
+    val, test = (lists.thumos14_instances(DATA_ROOT, part)
+                 for part in ("val", "test"))
+    assert (len(val), len(test)) == (200, 213)
+    sure = [sum(one.action != lists.AMBIGUOUS for some in part.values()
+                for one in some) for part in (val, test)]
+    assert sure == [3007, 3358]
+    found = lists.thumos14(DATA_ROOT, lists_only=True)
+    assert [len(part) for part in found] == [183, 210, 20]
+    assert {r.label for r in found.train} == {*range(20)}
+    assert not {r.name for r in found.test} & {*lists.FAULTY}
+    assert {*lists.FAULTY} <= {*test}  # named, and left out
+    assert all(r.segments for r in found.train + found.test)
+    assert any(r.ambiguous for r in found.test)
+    # the train list comes from the official validation videos alone
+    assert all(r.name.startswith("video_validation") for r in found.train)
+    assert all(r.name.startswith("video_test") for r in found.test)
+
+
+def test_thumos14_txt_and_json_agree(tmp_path):
+    folder = thumos_folder()
+    sheet = folder / "gt.json"
+    if not sheet.is_file() or not (folder / "annotation_val").is_dir():
+        pytest.skip("needs both forms of THUMOS14's segments")
+    (tmp_path / "thumos14").mkdir()
+    (tmp_path / "thumos14/gt.json").write_text(sheet.read_text())
+    for part in ("val", "test"):
+        text = lists.thumos14_instances(DATA_ROOT, part)
+        other = lists.thumos14_instances(tmp_path, part)
+        assert {*text} - {*other} == ({*lists.FAULTY} if part == "test"
+                                      else set())
+        for name, some in other.items():
+            assert {*some} == {one for one in text[name]
+                               if one.action != lists.AMBIGUOUS}, name
+
+
+# ------------------------------------------------------------- made here
+
+
+def flag_file(root, lines, action="climb", split=1):
+    folder = root / "hmdb51" / "testTrainMulti_7030_splits"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{action}_test_split{split}.txt"
+    path.write_text("\r\n".join([*lines, ""]))
+    return path
+
+
+def test_hmdb51_flags_and_groups(tmp_path):
+    name = "Some_film_climb_f_cm_np10_ba_med_{}.avi {} "
+    flag_file(tmp_path, [name.format(i, i % 3) for i in range(6)])
+    flag_file(tmp_path, ["x_climb_stairs_u_nm_np2_fr_goo_0.avi 2"],
+              "climb_stairs")
+    train, test, classes = lists.hmdb51(tmp_path, lists_only=True)
+    assert classes == ["climb", "climb_stairs"]
+    assert [r.name[-1] for r in train] == ["1", "4"]
+    assert [(r.name[-1], r.label) for r in test] == [
+        ("2", 0), ("5", 0), ("0", 1)]
+    assert {r.group for r in train} == {"Some_film_climb"}
+    assert train[0].path == (tmp_path / "hmdb51/hmdb51_org/climb" /
+                             "Some_film_climb_f_cm_np10_ba_med_1.avi")
+    with pytest.raises(FileNotFoundError, match="videos.*hmdb51.py"):
+        lists.hmdb51(tmp_path)
+    with pytest.raises(ValueError, match="not '4'"):
+        lists.hmdb51(tmp_path, "4", lists_only=True)
+    with pytest.raises(FileNotFoundError, match="test_split2"):
+        lists.hmdb51(tmp_path, "2", lists_only=True)
+
+
+@pytest.mark.parametrize("line", [
+    "a_climb_f_cm_np1_fr_med_0.avi 3", "a_climb_f_cm_np1_fr_med_0.avi",
+    "a_dive_f_cm_np1_fr_med_0.avi 1", "../a_climb_f_cm_np1_fr_med_0.avi 1",
+    "climb.avi 1"])
+def test_hmdb51_names_the_wrong_line(tmp_path, line):
+    path = flag_file(tmp_path, ["a_climb_f_cm_np1_fr_med_1.avi 1", line])
+    with pytest.raises(ValueError) as caught:
+        lists.hmdb51(tmp_path, lists_only=True)
+    assert f"{path}:2" in str(caught.value)
+
+
+def test_kth_names_the_wrong_line(tmp_path):
+    (tmp_path / "kth").mkdir()
+    sheet = tmp_path / "kth/00sequences.txt"
+    sheet.write_text("prose\n\nperson01_boxing_d1  frames 1-95, 96-185\n"
+                     "person22_walking_d2\t*missing*\n")
+    found = lists.kth(tmp_path, lists_only=True)
+    assert [r.spans for r in found.train] == [((0, 95), (95, 185))]
+    assert not found.test
+    for line in ("person01_flying_d1 frames 1-5", "person01_boxing_d2 none"):
+        sheet.write_text(f"{line}\n")
+        with pytest.raises(ValueError, match="00sequences.txt:1"):
+            lists.kth(tmp_path, lists_only=True)
+
+
+def test_moments(tmp_path):
+    folder = tmp_path / "moments"
+    folder.mkdir()
+    (folder / "moments_categories.txt").write_text("b,1\na c,0\n")
+    (folder / "trainingSet.csv").write_text("b/x.y.mp4,b,3,0\n")
+    (folder / "validationSet.csv").write_text("a c/z.mp4,a c,5,1\n")
+    train, test, classes = lists.moments(tmp_path, lists_only=True)
+    assert classes == ["a c", "b"] and train[0].name == "b/x.y"
+    assert test[0].path == folder / "validation/a c/z.mp4"
+    for row in ("d/x.mp4,d", "b/../../x.mp4,b", "b/x.mp4,a c", "b,b"):
+        (folder / "trainingSet.csv").write_text(f"b/1.mp4,b\n{row}\n")
+        with pytest.raises(ValueError, match="trainingSet.csv:2"):
+            lists.moments(tmp_path, lists_only=True)
+    (folder / "moments_categories.txt").write_text("a,0\nb,2\n")
+    with pytest.raises(ValueError, match="not numbered"):
+        lists.moments_classes(folder)
+
+
+def thumos_json(root, videos):
+    (root / "thumos14").mkdir(exist_ok=True)
+    (root / "thumos14/gt.json").write_text(json.dumps({"database": {
+        name: {"subset": subset, "annotations": [
+            {"label": label, "segment": [start, end]}
+            for label, start, end in some]}
+        for name, (subset, some) in videos.items()}}))
+
+
+def test_thumos14_classes_of_a_video(tmp_path):
+    thumos_json(tmp_path, {
+        # annotated twice: CliffDiving alone
+        "a": ("train", [("CliffDiving", "1.0", "2.5"),
+                        ("Diving", "1.0", "2.5")]),
+        "b": ("train", [("Diving", 1, 2), ("Shotput", 3, 4)]),
+        "c": ("test", [("Diving", 1, 2), ("Shotput", 3, 5)]),
+        "video_test_0000270": ("test", [("Shotput", 1, 2)])})
+    train, test, classes = lists.thumos14(tmp_path, lists_only=True)
+    assert classes == ["CliffDiving", "Diving", "Shotput"]
+    assert [(r.name, r.label, r.segments) for r in train] == [
+        ("a", 0, ((1.0, 2.5),))]
+    assert [(r.name, r.label, r.segments) for r in test] == [
+        ("c", 2, ((3.0, 5.0),))]
+    both = lists.thumos14_instances(tmp_path, "test")["c"]
+    assert [one.action for one in both] == ["Diving", "Shotput"]
+    for times in (("x", "1"), ("2", "1"), ("-1", "1"), ("0", "inf")):
+        thumos_json(tmp_path, {"a": ("train", [("Diving", *times)])})
+        with pytest.raises(ValueError, match="gt.json: a"):
+            lists.thumos14(tmp_path, lists_only=True)
+
+
+@pytest.mark.parametrize("reader", [
+    lists.kth, lists.moments, lists.thumos14])
+def test_one_split_and_what_is_missing(tmp_path, reader):
+    with pytest.raises(ValueError, match="not '2'"):
+        reader(tmp_path, "2")
+    with pytest.raises(FileNotFoundError, match=r"data_scripts/\w+\.py"):
+        reader(tmp_path)

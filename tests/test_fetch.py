@@ -1,0 +1,249 @@
+"""Downloads: cut, altered, too long, without room, twice at once."""
+
+import hashlib
+import http.server
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fetch
+import pytest
+from fetch import Source, Unreachable, download, locked
+
+from lib import ROOT
+
+DATA = random.Random(0).randbytes(700_000)
+MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"
+
+
+class Host(http.server.BaseHTTPRequestHandler):
+    """A host that can cut its answers, and forget what ranges are."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        plan = self.server.plan
+        data, first = plan["data"], 0
+        plan["asked"].append(self.headers.get("Range"))
+        if plan["status"]:
+            self.send_error(plan["status"])
+            return
+        asked = self.headers.get("Range")
+        same = self.headers.get("If-Range") in (None, plan["tag"])
+        if asked and plan["ranges"] and same:
+            first = int(asked.removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-"
+                             f"{len(data) - 1}/{len(data)}")
+        if plan["tag"]:
+            self.send_header("ETag", plan["tag"])
+        self.send_header("Content-Length", str(len(data) - first))
+        self.end_headers()
+        end = plan["cuts"].pop(0) if plan["cuts"] else len(data)
+        self.wfile.write(data[first:max(first, end)])
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A server on this machine; `plan` says how it behaves."""
+    monkeypatch.setattr(fetch, "WAIT", 0.0)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    server.plan = {"data": DATA, "cuts": [], "status": None, "tag": '"v1"',
+                   "ranges": True, "asked": []}
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,),
+                              daemon=True)
+    thread.start()
+    server.url = f"http://127.0.0.1:{server.server_port}/a.zip"
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def source(host, **more):
+    return Source("a.zip", (host.url,), **{"hash": MD5} | more)
+
+
+def nothing_that_looks_whole(folder):
+    return not (folder / "a.zip").exists()
+
+
+def test_whole_at_once(host, tmp_path):
+    path = download(source(host, size=len(DATA)), tmp_path)
+    assert path.read_bytes() == DATA
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+    download(source(host), tmp_path)
+    assert len(host.plan["asked"]) == 1  # it is there
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cut_at_random_bytes_goes_on(host, tmp_path, seed):
+    draw = random.Random(seed)
+    host.plan["cuts"] = sorted(draw.randrange(fetch.BLOCK, len(DATA))
+                               for _ in range(3))
+    path = download(source(host), tmp_path)
+    assert path.read_bytes() == DATA
+    asked = host.plan["asked"]
+    assert len(asked) == 4 and asked[0] is None
+    assert all(one and one.startswith("bytes=") for one in asked[1:])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_cut_for_good_goes_on_in_the_next_run(host, tmp_path):
+    cuts = [50_000, 60_000, 70_000, 80_000]
+    host.plan["cuts"] = list(cuts)
+    with pytest.raises(Unreachable, match="127.0.0.1"):
+        download(source(host), tmp_path)
+    assert nothing_that_looks_whole(tmp_path)
+    part = (tmp_path / "a.zip.part").read_bytes()
+    assert len(part) > 80_000 - fetch.BLOCK and DATA.startswith(part)
+    assert download(source(host), tmp_path).read_bytes() == DATA
+    assert host.plan["asked"][-1] == f"bytes={len(part)}-"
+
+
+@pytest.mark.parametrize("change", [
+    {"tag": '"v2"'}, {"ranges": False}, {"tag": None}])
+def test_another_version_is_begun_anew(host, tmp_path, change):
+    """A part of one version and the rest of another are no file."""
+    host.plan["cuts"] = [300_000] * 4
+    anonymous = source(host, hash=None)
+    with pytest.raises(Unreachable):
+        download(anonymous, tmp_path)
+    other = random.Random(1).randbytes(700_000)
+    host.plan |= {"data": other, "cuts": []} | change
+    if change == {"tag": None}:  # the host says nothing of versions
+        (tmp_path / "a.zip.part.json").write_text(json.dumps(
+            {"url": host.url, "tag": None, "total": len(other)}))
+    assert download(anonymous, tmp_path).read_bytes() == other
+
+
+def test_a_wrong_hash_is_not_trusted(host, tmp_path):
+    host.plan["data"] = DATA[:-1] + b"?"
+    with pytest.raises(ValueError, match="hash"):
+        download(source(host), tmp_path)
+    assert not [*tmp_path.iterdir()]
+    host.plan["data"] = DATA
+    assert download(source(host), tmp_path).read_bytes() == DATA
+
+
+def test_a_wrong_part_is_not_trusted(host, tmp_path):
+    (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
+    (tmp_path / "a.zip.part.json").write_text(json.dumps(
+        {"url": host.url, "tag": '"v1"', "total": len(DATA)}))
+    with pytest.raises(ValueError, match="hash"):
+        download(source(host), tmp_path)
+    assert not [*tmp_path.iterdir()]
+    assert download(source(host), tmp_path).read_bytes() == DATA
+    for note in ("", "[]", "{", '{"url": 1}'):
+        (tmp_path / "a.zip").unlink()
+        (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
+        (tmp_path / "a.zip.part.json").write_text(note)
+        assert download(source(host), tmp_path).read_bytes() == DATA
+
+
+def test_a_damaged_file_is_fetched_again(host, tmp_path):
+    (tmp_path / "a.zip").write_bytes(DATA[:1000])
+    assert download(source(host), tmp_path).read_bytes() == DATA
+
+
+def test_a_wrong_size_is_not_even_fetched(host, tmp_path):
+    with pytest.raises(ValueError, match="offers 700000 .* 5"):
+        download(source(host, size=5, hash=None), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("status", [404, 403, 503])
+def test_a_host_that_refuses(host, tmp_path, status):
+    host.plan["status"] = status
+    with pytest.raises(Unreachable, match=str(status)):
+        download(source(host), tmp_path)
+    assert not [*tmp_path.iterdir()]
+    assert len(host.plan["asked"]) == (4 if status == 503 else 1)
+
+
+def test_the_second_address_is_tried(host, tmp_path):
+    both = Source("a.zip", ("http://127.0.0.1:9/a.zip", host.url), hash=MD5)
+    assert download(both, tmp_path).read_bytes() == DATA
+    with pytest.raises(Unreachable, match="no address"):
+        download(Source("b.zip"), tmp_path)
+
+
+def test_what_the_user_gives_is_checked(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(DATA)
+    assert Source("a.zip", size=len(DATA), hash=MD5).check(path) == path
+    with pytest.raises(ValueError, match="700000 bytes.*9"):
+        Source("a.zip", size=9).check(path)
+    with pytest.raises(ValueError, match="hash"):
+        Source("a.zip", hash="md5:" + "0" * 32).check(path)
+
+
+def script(body, *arguments):
+    """A process of its own with the scripts at hand."""
+    code = (f"import sys; sys.path.insert(0, {str(ROOT / 'data_scripts')!r})"
+            f"\nimport fetch\nfetch.WAIT = 0\n{body}")
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_full_disk_leaves_what_can_go_on(host, tmp_path):
+    """A limit on the size of files stands in for a disk that is full."""
+    process = script("""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+from pathlib import Path
+try:
+    fetch.download(fetch.Source("a.zip", (sys.argv[1],)), Path(sys.argv[2]))
+except OSError as error:
+    print("refused:", error)
+""", host.url, tmp_path)
+    said, errors = process.communicate(timeout=60)
+    assert "refused" in said, errors
+    assert nothing_that_looks_whole(tmp_path)
+    assert (tmp_path / "a.zip.part").stat().st_size <= 400_000
+    assert download(source(host), tmp_path).read_bytes() == DATA
+    assert host.plan["asked"][-1] == "bytes=400000-"
+
+
+def test_too_little_room_is_said_before(host, tmp_path, monkeypatch):
+    free = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(OSError, match="needs 700000 more bytes"):
+        download(source(host), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_killed_between_the_end_and_the_renaming(host, tmp_path):
+    (tmp_path / "a.zip.part").write_bytes(DATA)
+    (tmp_path / "a.zip.part.json").write_text(json.dumps(
+        {"url": host.url, "tag": '"v1"', "total": len(DATA)}))
+    assert download(source(host), tmp_path).read_bytes() == DATA
+    assert not host.plan["asked"]  # nothing is fetched twice
+
+
+def test_two_processes_at_once(host, tmp_path):
+    body = """
+from pathlib import Path
+folder = Path(sys.argv[2])
+with fetch.locked(folder):
+    path = fetch.download(fetch.Source("a.zip", (sys.argv[1],)), folder)
+print(path.stat().st_size)
+"""
+    with locked(tmp_path):  # both wait for us first
+        both = [script(body, host.url, tmp_path) for _ in range(2)]
+        assert both[0].stdout.readline().startswith("waiting for the process")
+        assert both[1].stdout.readline().startswith("waiting for the process")
+        assert not host.plan["asked"]
+    for process in both:
+        said, errors = process.communicate(timeout=60)
+        assert said.split() == [str(len(DATA))], errors
+    assert Path(tmp_path / "a.zip").read_bytes() == DATA
+    assert len(host.plan["asked"]) == 1
+    assert sorted(os.listdir(tmp_path)) == [".lock", "a.zip"]
