@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.backbones3d import KINETICS, ClipCNN, Loaded
+from lib.backbones3d import KINETICS, ClipCNN
+from lib.kinetics import Loaded
 from lib.nets3d import C3D, P3D, Basic, Bottleneck, NamedCNN, ResNet3D
 
 # Of inputs in [0, 1], what the weights expect: Hara et al. (2018) and MARS

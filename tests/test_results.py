@@ -331,3 +331,35 @@ def test_three_splits_from_a_registry(tmp_path, capsys):
     assert "0.6" in capsys.readouterr().out
     assert three_splits.main([*command[:1], "hmdb51"]) == 1
     assert "no variant of hmdb51" in capsys.readouterr().out
+
+
+def test_sta_s_figures_where_its_text_repeats_them():
+    def table(number):
+        return results.paper("sta_networks", number)
+
+    one, two, seven, eight, nine, ten = map(
+        table, ("I", "II", "VII", "VIII", "IX", "X"))
+    assert one.shape == (29, 2) and two.shape == (12, 2)
+    # "averaged over the three splits", to one decimal
+    for row, name in {"ResNeXt-101(64f) [7]": "ResNeXt-101",
+                      "STA-ResNeXt-101(64f)": "STA-ResNeXt-101",
+                      "STA-MARS+RGB+Flow": "STA-MARS+RGB+Flow"}.items():
+        mean = two[[row.endswith(f", {name}") for row in two.index]].mean()
+        assert (one.loc[row] - mean).abs().max() < 0.06
+    # split 1 of Table II is the base and the whole of every ablation
+    for row, ours in (("ResNeXt-101", seven.iloc[0]),
+                      ("ResNeXt-101", eight.iloc[0]),
+                      ("STA-ResNeXt-101", seven.iloc[-1]),
+                      ("STA-ResNeXt-101", eight.iloc[-1]),
+                      ("STA-ResNeXt-101", nine.iloc[-1]),
+                      ("STA-ResNeXt-101", ten.iloc[-1])):
+        assert (two.loc[f"split 1, {row}"] == ours).all()
+    size = table("III")
+    # "a slight increase (5.2%) in model size"
+    grown = size["SIZE (MB)"].iloc[1] / size["SIZE (MB)"].iloc[0]
+    assert round(100 * grown - 100, 1) == 5.2
+    assert (table("VI").iloc[[1, 3]].values
+            > table("VI").iloc[[0, 2]].values).all()
+    assert (table("V").iloc[[0, 2]].values
+            == one.loc[["C3D [1]", "P3D-199 [18]"]].values).all()
+    assert (table("Fig. 7") == "not given").all(axis=None)
