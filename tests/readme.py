@@ -26,7 +26,7 @@ from lib.results import as_text, summarise  # noqa: E402
 
 PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
 # without and with attention, by notebook
-ROWS = {"01": ("baseline", "full"), "02": ("ResNet3D", "FC, wiTA"),
+ROWS = {"01": ("baseline", "full"), "02": ("FC, woTA", "FC, wiTA"),
         "03": ("baseline", "full")}
 
 
