@@ -23,7 +23,8 @@ from lib.datasets import Thinned, Videos
 
 SAMPLING = {"segments": clips.sample_segments,
             "uniform": clips.sample_uniform}
-MEASURES = {"motion": flow.stacked, "warped": flow.stacked_warped}
+MEASURED = ("motion", "warped")
+Measure = Callable[[Tensor], Tensor]  # as flow.dis and flow.raft
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Kept(list):
     classes: list[str]
 
 
-def keep(data: Whole, flows: Sequence[str] = (),
-         measure: Callable[[Tensor], Tensor] = flow.dis) -> Kept:
+def keep(data: Whole | Kept, flows: Sequence[str] = (),
+         measure: Measure = flow.dis) -> Kept:
     """Read every video once and measure its flow, instead of at each access.
 
     flows: of "motion", the flow by `measure`, and "warped", without the
@@ -97,25 +98,30 @@ def keep(data: Whole, flows: Sequence[str] = (),
         sample = dict(data[i])
         frames = sample["video"]
         sample["video"] = frames[torch.arange(len(frames))]
-        moved = measure(sample["video"]) if flows else None
         for key in flows:
-            fields = flow.without_camera(moved) if key == "warped" else moved
-            sample[key] = fields.half()
+            sample[key] = _measured(key, sample["video"], measure)
         if "flow" in sample:
             sample["flow"] = sample["flow"].half()
         kept.append(sample)
     return kept
 
 
+def _measured(key: str, frames: Tensor, measure: Measure) -> Tensor:
+    fields = measure(frames)
+    if key == "warped":
+        fields = flow.without_camera(fields)
+    return fields.half()
+
+
 class Snippets(Dataset):
     """n snippets of each video, of `fields` flow fields or two frames.
 
     A sample has of `keys`: `video` uint8 (n, 2, 3, H, W), the first two
-    frames of each snippet; `motion` and `warped` float16 (n, 2L, H, W), DIS
-    flow in pixels per frame, x and y in turn; `flow`, the same of the exact
-    flow; of entries with a value for each frame, as `mask` or `relevant`,
-    those of the snippets' first frames; all else as it is. Of a video that
-    is shorter than a snippet the last frame repeats, and nothing moves.
+    frames of each snippet; `motion` and `warped` float16 (n, 2L, H, W), flow
+    in pixels per frame by `measure`, x and y in turn; `flow`, the same of
+    the exact flow; of entries with a value for each frame, as `mask` or
+    `relevant`, those of the snippets' first frames; all else as it is. Of a
+    video shorter than a snippet the last frame repeats, and nothing moves.
 
     data: a `Whole`, or what `keep` made of it, whose flow is then taken.
     n: snippets; "uniform" sampling takes the middle of each n-th part of
@@ -125,12 +131,13 @@ class Snippets(Dataset):
 
     def __init__(self, data: Whole | Kept, n: int, *, fields: int = 1,
                  keys: Sequence[str] = ("video", "label"),
-                 sampling: str = "segments"):
+                 sampling: str = "segments", measure: Measure = flow.dis):
         if sampling not in SAMPLING or n < 1 or fields < 1:
             raise ValueError(f"n={n}, fields={fields}, sampling={sampling!r}:"
                              f" at least one, and one of {list(SAMPLING)}")
         self.data, self.n, self.fields = data, n, fields
         self.keys, self.sampling = tuple(keys), sampling
+        self.measure = measure
         self.classes = data.classes
 
     def __len__(self) -> int:
@@ -147,8 +154,10 @@ class Snippets(Dataset):
                 sample[key] = whole[key][runs[:, :2]]
             elif key in whole and key in FLOWS:
                 sample[key] = _stack(whole[key], runs)
-            elif key in MEASURES:
-                sample[key] = MEASURES[key](whole["video"][runs])
+            elif key in MEASURED:
+                sample[key] = torch.stack([
+                    _measured(key, frames, self.measure).flatten(0, 1)
+                    for frames in whole["video"][runs]])
             elif key not in whole:
                 raise KeyError(f"no {key!r} in whole samples of {[*whole]}")
             elif isinstance(whole[key], Tensor):

@@ -67,6 +67,15 @@ def test_kept_flow_is_the_flow_measured_at_each_access():
     assert not torch.equal(one["motion"], one["warped"])
 
 
+def test_flow_may_be_measured_otherwise():
+    def at_rest(frames):
+        return torch.zeros(len(frames) - 1, 2, *frames.shape[2:])
+
+    for one in (Snippets(whole(), 2, keys=("motion",), measure=at_rest)[0],
+                keep(whole(), ("motion",), at_rest)[0]):
+        assert one["motion"].eq(0).all()
+
+
 def test_snippets_are_random_and_in_their_segments():
     data = Snippets(kept(), 4, keys=("video",))
     frames = kept()[0]["video"]
