@@ -96,8 +96,8 @@ def keep(data: Whole | Kept, flows: Sequence[str] = (),
     kept.classes = data.classes
     for i in range(len(data)):
         sample = dict(data[i])
-        frames = sample["video"]
-        sample["video"] = frames[torch.arange(len(frames))]
+        if isinstance(film := sample["video"], Film):
+            sample["video"] = film[torch.arange(len(film))]
         for key in flows:
             sample[key] = _measured(key, sample["video"], measure)
         if "flow" in sample:
