@@ -6,7 +6,7 @@ The paper pre-trains this network on a data set of flow (section III-B); this
 one learns the exact flow between two frames of puppets, by Eq. (4). Training
 videos come from the actors of the training split, drawn with another seed than
 the notebooks use; the step with the least loss on videos of the validation
-split's actors is kept. About six minutes on one core; writes
+split's actors is kept. About four minutes on one core; writes
 lib/weights/attention_small_puppets.safetensors, the network with its Expanded
 Part, as float16.
 """
