@@ -7,12 +7,15 @@ other lists, annotations_boxes.py the sets with masks, joints and boxes.
 """
 
 import csv
+import os
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lib import ROOT
 
 UT_CLASSES = ("hand-shake", "hug", "kick", "point", "punch", "push")
 # The clips begin about so many frames before the action and end as many
@@ -22,6 +25,15 @@ UT_ACTORS = {"0": "left", "1": "right", "-1": "both"}
 HOW = ("Run data_scripts/{}.py --root FOLDER, which gets it or says how, "
        "and name FOLDER by data_root or DATA_ROOT.")
 HOW_UCF101, HOW_UT = HOW.format("ucf101"), HOW.format("ut_interaction")
+
+
+def data_folder(data_root: str | Path | None = None) -> Path:
+    """The folder of the real data: as told, else DATA_ROOT, else `data`.
+
+    It counts from the project's root.
+    """
+    root = data_root or os.environ.get("DATA_ROOT") or "data"
+    return ROOT / Path(root).expanduser()
 
 
 class Record(NamedTuple):

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from lib import clips
 
 SCALES = (1.0, 0.875, 0.75, 0.66)  # TSN's; for flow the first three
-FLOWS = ("motion", "warped")  # entries (T, 2L, H, W) in pixels, x first
+# Entries (T, 2L, H, W) in pixels, x first; `flow` is exact, others measured.
+FLOWS = ("motion", "warped", "flow")
 
 
 class Crop(NamedTuple):

@@ -25,7 +25,11 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path, accelerator, settings: dict):
         self.folder = ROOT / folder
-        self.accelerator, self.settings = accelerator, settings
+        self.accelerator = accelerator
+        # of a function, as a schedule is one, its values: JSON knows none
+        self.settings = {
+            key: [value(i / 100) for i in range(100)] if callable(value)
+            else value for key, value in settings.items()}
 
     def save(self, history: list[dict], best: tuple | None) -> None:
         """Write the state after the last step of `history`.

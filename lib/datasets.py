@@ -8,7 +8,6 @@ on without making it (`identity`).
 import copy
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -262,8 +261,7 @@ def load(
     """Load the three splits of a data set by its name.
 
     dataset: "puppets", "puppets_untrimmed", or one of READERS.
-    data_root: the folder of the real data; else the environment variable
-        DATA_ROOT, else `data`; counted from the project root.
+    data_root: the folder of the real data, see `annotations.data_folder`.
     classes: names to restrict the data set to; they give the labels' order.
     frames: of each video, evenly over its whole length.
     n_train, n_val, n_test: for puppets only. A real set is taken whole.
@@ -285,8 +283,7 @@ def load(
         raise ValueError(f"unknown dataset {dataset!r}: choose from "
                          f"{[*PUPPETS, *READERS]}")
     reader, share = READERS[dataset]
-    root = data_root or os.environ.get("DATA_ROOT") or "data"
-    found = reader(ROOT / Path(root).expanduser(), split)
+    found = reader(annotations.data_folder(data_root), split)
     if classes is not None:
         found = found.restrict(classes)
     train, val = split_by_group(found.train, share, seed)

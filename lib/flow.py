@@ -190,12 +190,6 @@ def dequantise(kept: torch.Tensor, bound: float = 20.0) -> torch.Tensor:
     return kept.float() * (bound / 127)
 
 
-def stacked_warped(clips: torch.Tensor) -> torch.Tensor:
-    """As `stacked`, with the camera's motion taken out of each field."""
-    fields = torch.stack([without_camera(dis(clip)) for clip in clips])
-    return fields.flatten(1, 2).half()
-
-
 def warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     """Fetch each pixel from where the flow points (backward warping).
 

@@ -41,8 +41,12 @@ def pairs(root: str | Path, part: str, *,
 class FlyingChairs(Dataset):
     """Pairs of frames: `video` uint8 (2, 3, H, W), `flow` (1, 2, H, W).
 
-    part: "train" or "val". Samples also have `name` and `fps` (1).
+    part: "train" or "val". Samples also have `name` and `fps` (1). As
+    `Snippets(FlyingChairs(root, part), 1, keys=("video", "flow"))` they are
+    what STA-CNN's attention network learns from.
     """
+
+    classes = ()  # nothing to classify
 
     def __init__(self, root: str | Path, part: str):
         self.pairs = pairs(root, part)

@@ -27,7 +27,9 @@ from lib.results import as_text, summarise  # noqa: E402
 PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
 # without and with attention, by notebook
 ROWS = {"01": ("baseline", "full"), "02": ("FC, woTA", "FC, wiTA"),
-        "03": ("baseline", "full")}
+        "03": ("baseline", "full"),
+        "04": ("two streams: baseline", "two streams: STA-TS(3x3, 3x1)"),
+        "05": ("plain", "STA")}
 
 
 def preset(notebook: str) -> dict:
@@ -35,8 +37,11 @@ def preset(notebook: str) -> dict:
     file = ROOT / "notebooks" / "presets" / notebook / "lab.yaml"
     chosen = yaml.safe_load(file.read_text(encoding="utf-8"))
     name, weights = chosen["backbone"], chosen["weights"]
+    if notebook == "04":  # whose rows start from several weights
+        return chosen
     if name in backbones3d.MAKERS:
-        return chosen | {"start": backbones3d.fingerprint(name, weights)}
+        start = backbones3d.fingerprint(name, weights)
+        return chosen | {"start": start if notebook == "02" else [start]}
     digest = fingerprint(name, weights)
     if "fields" in chosen:  # a second network, on flow
         digest = [digest, fingerprint(name, weights, 2 * chosen["fields"])]

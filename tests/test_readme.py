@@ -77,6 +77,7 @@ def test_commands_name_files_that_exist():
     "data_scripts/puppets.py --help",
     "data_scripts/pretrain_backbone.py --help",
     "data_scripts/pretrain_clip_backbone.py --help",
+    "data_scripts/pretrain_attention.py --help",
 ])
 def test_help_is_there(command):
     words = command.split()

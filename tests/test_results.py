@@ -363,3 +363,23 @@ def test_sta_s_figures_where_its_text_repeats_them():
     assert (table("V").iloc[[0, 2]].values
             == one.loc[["C3D [1]", "P3D-199 [18]"]].values).all()
     assert (table("Fig. 7") == "not given").all(axis=None)
+
+
+def test_sta_cnn_s_figures_are_those_of_its_text():
+    """Two cells and the differences; no other figure is there."""
+    four, text = (results.paper("sta_cnn", n) for n in ("IV", "text"))
+    for n in ("I", "II", "III"):
+        assert (results.paper("sta_cnn", n) == "not given").all(axis=None)
+    assert dict(four.loc["STA-CNN, three streams"]) == {
+        "UCF101": 95.8, "HMDB51": 71.5}
+    assert (four.drop("STA-CNN, three streams") == "not given").all(axis=None)
+    best = text.loc["STA-TS(3x3, 3x1) over BN-Inception"]
+    # "over 2% fed with RGB and flow frames respectively", fused "by 2.5%"
+    assert best["fusion"] > best["RGB"] == best["flow"] == 2
+    # older rivals are further behind
+    behind = text[["UCF101", "HMDB51"]].loc[[
+        "STA-CNN over TSN", "STA-CNN over Two-stream",
+        "STA-CNN over the spatial-temporal attention of [16]"]]
+    assert behind.astype(float).diff().iloc[1:].gt(0).all(axis=None)
+    figures = text.stack()
+    assert (figures[figures != "not given"] > 0).all()

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import training
+from lib.checkpoints import CheckpointError
 from lib.datasets import Columns
 
 
@@ -237,6 +238,23 @@ def test_any_optimizer_and_schedule_by_hand():
     assert [row["lr"] for row in history] == [0.1, 0.05]
     # 1 - 0.1 * 3, then the velocity is 0.9 * 3 + 3
     assert model.weight.item() == pytest.approx(0.7 - 0.05 * 5.7)
+
+
+def test_a_schedule_by_hand_is_kept_and_told_from_another(tmp_path):
+    def slope(model, batch):
+        return {"loss": model.weight.sum()}
+
+    def run(steps, schedule):
+        torch.manual_seed(0)
+        return training.fit(
+            nn.Linear(1, 1), Columns({"x": torch.zeros(4)}), slope,
+            steps=steps, batch=2, lr=0.1, schedule=schedule, device="cpu",
+            checkpoint=tmp_path)
+
+    first = run(2, lambda done: 1.0 if done < 0.5 else 0.1)
+    assert run(2, lambda done: 1.0 if done < 0.5 else 0.1) == first
+    with pytest.raises(CheckpointError, match="schedule"):
+        run(2, lambda done: 1.0 if done < 0.7 else 0.1)
 
 
 def test_to_device_scales_bytes_only():
