@@ -58,11 +58,11 @@ def summarise(lines: Iterable[Mapping], metric: str,
     """One row per variant: mean over seeds and difference to the baseline.
 
     Columns: n (seeds), mean, interval (half the width of its 95 % interval,
-    Student's t over seeds), difference (to the baseline, paired by seed) and
-    difference_interval. What has no value, as the interval of one seed, is
-    NaN; so is every difference while the baseline has no line, as in an
-    ablation that was interrupted. Stale lines have rows of their own, and a
-    baseline of their own.
+    Student's t over seeds), difference (to the baseline, paired by seed),
+    difference_interval and pairs (the seeds that both have). What has no
+    value, as the interval of one seed, is NaN; so is every difference while
+    the baseline has no line, as in an ablation that was interrupted. Stale
+    lines have rows of their own, and a baseline of their own.
     """
     rows, lines = {}, list(lines)
     for stale in (False, True):
@@ -75,7 +75,8 @@ def summarise(lines: Iterable[Mapping], metric: str,
             difference, width = _mean_interval(paired)
             rows[variant + " (stale)" * stale] = {
                 "n": len(values), "mean": mean, "interval": interval,
-                "difference": difference, "difference_interval": width}
+                "difference": difference, "difference_interval": width,
+                "pairs": len(paired)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -213,7 +214,7 @@ def gains(lines: Iterable[Mapping], table: pd.DataFrame,
 
     pairs: ours, its rival, the paper's rows of both in `table`, and the
         column that `sign` compares with, as `compare` does. A pair of which
-        a part was not recorded is left out.
+        a part was not recorded is left out. `n` counts the seeds of both.
     """
     lines, found = list(lines), {}
     there = {line["variant"] for line in lines}
@@ -229,7 +230,8 @@ def gains(lines: Iterable[Mapping], table: pd.DataFrame,
             f"paper, {column}": part["its difference"].iloc[1]
             for column, part in parts.items()} | {
             "our gain": last["our difference"], "ours": last["ours"],
-            "rival": base["ours"], "n": last["n"], "beside": beside,
+            "rival": base["ours"], "n": str(both.loc[last.name, "pairs"]),
+            "beside": beside,
             "sign": last["sign"]}
     return pd.DataFrame.from_dict(found, orient="index")
 
@@ -239,8 +241,9 @@ def overview(lines: Iterable[Mapping], variants: Iterable[str],
              rival: str | None = None) -> pd.DataFrame:
     """Mean ± 95 % interval of several metrics in per cent, as text.
 
-    With `rival`, a column after the first metric holds the gain on it,
-    paired by seed. A variant that lacks a metric has "–" there.
+    `n` counts the seeds of the first metric. With `rival`, a column after
+    that metric holds the gain on it, paired by seed. A variant that lacks a
+    metric has "–" there.
     """
     found, variants = {}, [*variants]
     names = [name for variant in variants
@@ -248,13 +251,16 @@ def overview(lines: Iterable[Mapping], variants: Iterable[str],
     for metric in metrics:
         usable = [line for line in lines if line["variant"] in variants
                   and metric in line["metrics"]]
-        table = summarise(usable, metric, rival or "").reindex(
-            columns=["mean", "interval", "difference", "difference_interval"])
-        table = 100 * table.loc[[n for n in names if n in table.index]]
+        table = summarise(usable, metric, rival or "").reindex(columns=[
+            "n", "mean", "interval", "difference", "difference_interval"])
+        table = table.loc[[n for n in names if n in table.index]]
+        if not found:
+            found["n"] = {name: str(n) for name, n in table["n"].items()}
+        table = 100 * table
         found[metric] = {
             name: as_text(row["mean"], ".1f", row["interval"])
             for name, row in table.iterrows()}
-        if rival and len(found) == 1:
+        if rival and len(found) == 2:  # n, and the first metric
             found[f"gain on {rival}"] = {
                 name: as_text(row["difference"], "+.1f",
                               row["difference_interval"])

@@ -268,6 +268,10 @@ def test_gains_set_each_row_beside_its_own_rival():
     assert list(got["sign"]) == ["same sign", "undecided"]
     assert list(got["rival"]) == ["55.0 ± 63.5", "65.0 ± 63.5"]
     assert not len(results.gains([], table, [("b", "a", "B", "A", "X")]))
+    # a gain over one seed says so, however many seeds the variant has
+    few = [x for x in two_rivals() if x["variant"] != "a" or x["seed"] == 0]
+    got = results.gains(few, table, [("b", "a", "B", "A", "X")])
+    assert got.loc["b against a", "n"] == "1"
 
 
 def test_an_overview_of_several_metrics():
@@ -277,7 +281,8 @@ def test_an_overview_of_several_metrics():
             run["metrics"]["where"] = 0.25
     got = results.overview(runs, ("b", "a"), ("top-1", "where"), "a")
     assert list(got.index) == ["b", "a"]
-    assert list(got) == ["top-1", "gain on a", "where"]
+    assert list(got) == ["n", "top-1", "gain on a", "where"]
+    assert list(got["n"]) == ["2", "2"]
     assert list(got["gain on a"]) == ["+10.0 ± 0.0", "–"]
     assert list(got["where"]) == ["–", "25.0 ± 0.0"]
     for run in runs:
