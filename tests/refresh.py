@@ -4,11 +4,19 @@ On the CPU, with one thread, in the notebook's own folder, from the first cell
 to the last; without timings or widget state, so that a second run changes no
 byte but those of outputs that changed. A notebook whose cell fails is left
 as it was, and the cell is named.
+
+`python tests/refresh.py --processors [FILES]` writes nothing. It executes
+every notebook as this processor is, and as if it had fewer instructions
+(`PROCESSORS`), and lists each cell whose text is not the stored one, as nbval
+would find it on another machine.
 """
 
+import argparse
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import nbformat
@@ -22,6 +30,12 @@ from nbclient.exceptions import (
 ROOT = Path(__file__).resolve().parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KEPT = ("tags", "reason", "jupyter")
+# What torch's own kernels and oneDNN may use, where the processor has it.
+PROCESSORS = {
+    "native": {},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "sse41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+}
 CALM = {
     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
     # this environment's kernel, whatever the user has registered elsewhere
@@ -35,6 +49,16 @@ def refresh(path: Path, *, timeout: int = 600) -> None:
     timeout: seconds allowed to each cell. Raises RuntimeError naming the cell
     that failed, was too slow, or killed its kernel.
     """
+    notebook = execute(path, timeout=timeout)
+    clean(notebook)
+    beside = path.with_suffix(".ipynb.part")
+    nbformat.write(notebook, beside)
+    os.replace(beside, path)
+
+
+def execute(path: Path, *, timeout: int = 600,
+            **environment: str) -> nbformat.NotebookNode:
+    """The notebook as it is after a run; the file stays as it was."""
     notebook = nbformat.read(path, as_version=4)
     at = [0]
     client = NotebookClient(
@@ -44,16 +68,35 @@ def refresh(path: Path, *, timeout: int = 600) -> None:
         on_cell_start=lambda cell, cell_index: at.__setitem__(0, cell_index),
     )
     try:
-        client.execute()
+        client.execute(env=os.environ | environment)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         first = notebook.cells[at[0]].source.strip().split("\n")[0]
         raise RuntimeError(
             f"{path.name}, cell {at[0]} ({first!r}): {error}"
         ) from None
-    clean(notebook)
-    beside = path.with_suffix(".ipynb.part")
-    nbformat.write(notebook, beside)
-    os.replace(beside, path)
+    return notebook
+
+
+def differences(stored: nbformat.NotebookNode,
+                found: nbformat.NotebookNode) -> list[int]:
+    """Numbers of the code cells whose text nbval would find different."""
+    pairs = zip(*([c for c in notebook.cells if c.cell_type == "code"]
+                  for notebook in (stored, found)), strict=True)
+    return [number for number, (before, after) in enumerate(pairs)
+            if "nbval-ignore-output" not in before.metadata.get("tags", ())
+            and text(before) != text(after)]
+
+
+def text(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    """What nbval compares of a cell's outputs: all but pictures, widgets."""
+    found = []
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            found.append((output.name, output.text))
+        found += [(kind, str(data))
+                  for kind, data in output.get("data", {}).items()
+                  if not kind.startswith("image/") and kind != WIDGET]
+    return found
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
@@ -77,12 +120,35 @@ def clean(notebook: nbformat.NotebookNode) -> None:
             output.get("data", {}).pop(WIDGET, None)
 
 
-def main(names: list[str]) -> int:
-    """Refresh the named notebooks, or all; the exit code is 1 if one fails."""
+def compare(job: tuple[Path, str]) -> str:
+    """Run a notebook on a processor of `PROCESSORS`; say what differs."""
+    path, processor = job
+    try:
+        found = execute(path, **PROCESSORS[processor])
+    except RuntimeError as error:
+        return f"{path.name}, {processor}: {error}"
+    cells = differences(nbformat.read(path, as_version=4), found)
+    return f"{path.name}, {processor}: {cells or 'none'}"
+
+
+def main(arguments: list[str]) -> int:
+    """Refresh or compare; the exit code is 1 if a notebook fails."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--processors", action="store_true",
+                        help="list the cells whose text a processor changes")
+    chosen = parser.parse_args(arguments)
     os.environ.update(CALM)
-    paths = [Path(name) for name in names]
+    paths = chosen.files or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    if chosen.processors:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            lines = []
+            for line in pool.map(compare, product(paths, PROCESSORS)):
+                print(line, flush=True)
+                lines.append(line)
+        return int(not all(line.endswith(": none") for line in lines))
     failed = 0
-    for path in paths or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+    for path in paths:
         start = time.monotonic()
         try:
             refresh(path)

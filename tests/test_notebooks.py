@@ -6,11 +6,11 @@ import sys
 import hygiene
 import nbformat
 import pytest
-from refresh import ROOT, clean, refresh
+from refresh import ROOT, clean, differences, refresh
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 MD, CODE = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
-FACT = {"tags": ["nbval-ignore-output"], "reason": "tells the machine"}
+SHOWN = {"tags": ["nbval-ignore-output"], "reason": "trained"}
 
 
 @pytest.mark.parametrize("check", hygiene.CHECKS, ids=lambda c: c.__name__)
@@ -28,8 +28,8 @@ def path(tmp_path):
         CODE("steps: int = 5  # training steps\nlr: float = 0.1  # rate",
              metadata={"tags": ["parameters"]}),
         *[MD(f"## {title}") for title in hygiene.SECTIONS],
-        CODE("print(steps * lr)"), MD("Where it ran:"),
-        CODE("1 + 1", metadata=FACT),
+        CODE("print(steps * lr)"), MD("What it learnt:"),
+        CODE("history = fit(steps)\nhistory[-1]", metadata=SHOWN),
     ])
     for i, cell in enumerate(hygiene.code(notebook)):
         cell.execution_count = i + 1
@@ -117,7 +117,12 @@ FAULTS = [
             "application/vnd.jupyter.widget-view+json": {"model_id": "a"}}))),
     ("opt_outs", lambda nb: nb.cells[-1].metadata.pop("reason")),
     ("opt_outs", lambda nb: nb.cells.extend(
-        CODE("1", metadata=FACT) for _ in range(3))),
+        CODE("history", metadata=SHOWN) for _ in range(6))),
+    ("opt_outs", lambda nb: nb.cells[-1].update(source="print(steps)")),
+    ("opt_outs", lambda nb: nb.cells[-1].update(
+        source="history = fit(steps)\ntorch.allclose(*history)")),
+    ("opt_outs", lambda nb: nb.cells[-1].update(
+        source="if steps == 0:\n    fit(steps)\nprint(steps)")),
     ("sections", lambda nb: nb.cells[0].update(source="A title")),
     ("sections", lambda nb: nb.cells[3].update(source="## The data")),
     ("sections", lambda nb: nb.cells[12].update(source="### Exercises")),
@@ -133,6 +138,32 @@ def test_each_check_finds_its_fault(path, name, spoil):
     spoil(notebook)
     nbformat.write(notebook, path)
     assert list(check(notebook, path))
+
+
+@pytest.mark.parametrize("source, trained", [
+    ("model = net(steps)\nfit(model)\nmodel", True),
+    ("def run():\n    return fit(1)\n\n\nlines = {}\nlines[0] = run()", True),
+    ("run = fit\nscore = fit(1)\nscore = steps\nprint(score)", True),
+    ("def run():\n    return fit(1)", False),
+    ("if lr > 1:\n    fit(steps)", False),
+    ("if fit:\n    print(steps)", False),
+])
+def test_what_training_made_is_followed(path, source, trained):
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source = source
+    assert hygiene.downstream_of_training(notebook)[-1] == trained
+
+
+def test_text_that_a_processor_changes_is_found(path):
+    stored = nbformat.read(path, as_version=4)
+    found = nbformat.read(path, as_version=4)
+    assert differences(stored, found) == []
+    images(9)(found)
+    found.cells[-1].outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="other")]
+    assert differences(stored, found) == [], "a picture, a tagged cell"
+    text(found, "0.51\n")
+    assert differences(stored, found) == [1]
 
 
 def test_every_check_has_a_fault():
