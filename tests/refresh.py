@@ -94,7 +94,7 @@ def text(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:
         if output.output_type == "stream":
             found.append((output.name, output.text))
         found += [(kind, str(data))
-                  for kind, data in output.get("data", {}).items()
+                  for kind, data in sorted(output.get("data", {}).items())
                   if not kind.startswith("image/") and kind != WIDGET]
     return found
 

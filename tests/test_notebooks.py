@@ -158,6 +158,10 @@ def test_text_that_a_processor_changes_is_found(path):
     stored = nbformat.read(path, as_version=4)
     found = nbformat.read(path, as_version=4)
     assert differences(stored, found) == []
+    for notebook, kinds in ((stored, ["text/html", "text/plain"]),
+                            (found, ["text/plain", "text/html"])):
+        hygiene.code(notebook)[1].outputs.append(nbformat.v4.new_output(
+            "display_data", {kind: "a" for kind in kinds}))
     images(9)(found)
     found.cells[-1].outputs = [
         nbformat.v4.new_output("stream", name="stdout", text="other")]
