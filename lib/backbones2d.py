@@ -204,9 +204,12 @@ def frame_cnn(name: str = "small", weights: str | None = None,
             start of `for_flow`; "puppets" is kept for "small" and 4 alone.
 
     Raises:
-        ValueError: for an unknown name or weights that it does not have.
+        ValueError: for an unknown name, channels that are not 3 and not
+            even, weights that it does not have, or a file that does not fit.
         FileNotFoundError: for a file of weights that is not there.
     """
+    from safetensors import SafetensorError
+
     if name not in (known := [*SMALL, *PUBLISHED, "bninception"]):
         raise ValueError(f"backbone {name!r}: one of {known}")
     if name in PUBLISHED:
@@ -223,7 +226,11 @@ def frame_cnn(name: str = "small", weights: str | None = None,
     if weights == "puppets":
         load_weights(net, puppet_weights(name, channels))
     elif weights not in (None, "imagenet"):
-        load_weights(net, Path(weights))
+        try:
+            load_weights(net, Path(weights))
+        except (RuntimeError, SafetensorError) as error:
+            raise ValueError(f"weights={weights!r} does not fit {name!r} with "
+                             f"channels={channels}: {error}") from error
     return net
 
 

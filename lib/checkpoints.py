@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import weakref
 from pathlib import Path
 
 import torch
@@ -13,18 +14,49 @@ from lib import ROOT
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is damaged, or belongs to a run with other settings."""
+    """A checkpoint is damaged, or another run's, or one is being trained."""
+
+
+class _Lock:
+    """A folder is this process's, until its last Checkpoint has gone.
+
+    The system releases it when the process ends, however it ends. Not flock,
+    which processes that were forked, as loaders of batches, would keep.
+    """
+
+    def __init__(self, folder: Path):
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("ab")
+        weakref.finalize(self, file.close)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise CheckpointError(
+                f"{folder}: another process trains this very run: wait until "
+                "it ends, stop it, or train with other settings") from error
+        except OSError:
+            pass  # a file system without locks
+
+
+_LOCKS: weakref.WeakValueDictionary[Path, _Lock] = (
+    weakref.WeakValueDictionary())
 
 
 class Checkpoint:
     """Folders `step-00000200`, of which the newest is always complete.
 
     A new one is written beside, sealed with the digests of its files and
-    renamed; only then is the older one removed.
+    renamed; only then is the older one removed. Two processes cannot have
+    the same folder at once: CheckpointError.
     """
 
     def __init__(self, folder: str | Path, accelerator, settings: dict):
         self.folder = ROOT / folder
+        # shared within a process: a notebook may still hold a run that failed
+        self._lock = _LOCKS.get(self.folder) or _Lock(self.folder)
+        _LOCKS[self.folder] = self._lock
         self.accelerator = accelerator
         # of a function, as a schedule is one, its values: JSON knows none
         self.settings = {

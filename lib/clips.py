@@ -5,8 +5,11 @@ a whole: frames, masks and boxes together.
 """
 
 import hashlib
+import io
+import numbers
 import os
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +26,15 @@ DAMAGED = (
     OSError, EOFError, ValueError, KeyError, NotImplementedError,
     RuntimeError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
+
+
+def at_least(least: int, **given: int) -> None:
+    """Raise a ValueError that names what is no whole number >= `least`."""
+    for name, value in given.items():
+        whole = isinstance(value, numbers.Integral)
+        if not whole or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r}: use a whole number, "
+                             f"at least {least}")
 
 
 def _counts(total: int, n: int) -> None:
@@ -163,6 +175,7 @@ def resize(sample: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     """Stretch a sample to height x width pixels; boxes move along."""
     from torchvision.transforms import v2
 
+    at_least(2, height=height, width=width)
     return transform(
         sample, lambda h, w: [v2.Resize((height, width), antialias=True)]
     )
@@ -186,6 +199,7 @@ def letterbox(
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
+    at_least(2, size=size)  # torch resizes nothing to a single pixel
     height, width = sample["video"].shape[-2:]
     if (mask := sample.get("mask")) is not None and (
             mask.shape[-2:] != (height, width)):
@@ -216,6 +230,7 @@ def centre_crop(sample: dict[str, Any], size: int) -> dict[str, Any]:
     """Cut the central size x size pixels; boxes are cut at the edge."""
     from torchvision.transforms import v2
 
+    at_least(1, size=size)
     height, width = sample["video"].shape[-2:]
     if size > min(height, width):
         raise ValueError(
@@ -242,17 +257,40 @@ def flip(
     return mirrored
 
 
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Number, bytes and times of the files of a path: they tell a change.
+
+    path: a video file, or a folder that holds a video's frames.
+    """
+    files = os.scandir(path) if path.is_dir() else [path]
+    found = [file.stat() for file in files]
+    return (len(found), sum(status.st_size for status in found),
+            sum(status.st_mtime_ns for status in found))
+
+
 class ClipCache:
     """Decoded clips on disk, as uint8; safe to share between processes.
 
     A clip is found again by its file (path, size, time) and the settings
     that made it. Files are written beside and renamed, and checked by their
-    checksum when read: a damaged one is made again.
+    checksum when read: a damaged one is made again. Where nothing can be
+    written, as on a full disk, a warning says so once and clips are made
+    whenever they are asked for.
     """
 
     def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self.writes = folder, True
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._stop(error)
+
+    def _stop(self, error: OSError) -> None:
+        self.writes = False
+        warnings.warn(
+            f"{self.folder} takes no more clips ({error}): they are decoded "
+            "at each access, which is slow; make room there, start again",
+            stacklevel=3)
 
     def get(
         self,
@@ -261,11 +299,10 @@ class ClipCache:
         make: Callable[[], dict[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
         """What `make` gives for this file, from disk if it is there."""
-        if not path.is_file():
-            return make()
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
-        key = repr((str(path.resolve()), stamp, settings))
+        try:
+            key = repr((str(path.resolve()), stamp(path), settings))
+        except (OSError, ValueError):
+            return make()  # which says what is wrong with the file
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         file = self.folder / f"{name}.npz"
         try:
@@ -276,9 +313,20 @@ class ClipCache:
         except DAMAGED:
             pass
         made = make()
-        beside = self.folder / f"{name}.{os.getpid()}.part"
-        with beside.open("wb") as out:
-            np.savez(out, names=np.array([*made]),
-                     **{k: v.numpy() for k, v in made.items()})
-        os.replace(beside, file)
+        if self.writes:
+            try:
+                self._write(file, made)
+            except OSError as error:
+                self._stop(error)
         return made
+
+    def _write(self, file: Path, made: dict[str, torch.Tensor]) -> None:
+        data = io.BytesIO()  # on a full disk NumPy leaves a zip half open
+        np.savez(data, names=np.array([*made]),
+                 **{k: v.numpy() for k, v in made.items()})
+        beside = file.with_suffix(f".{os.getpid()}.part")
+        try:
+            beside.write_bytes(data.getbuffer())
+            os.replace(beside, file)
+        finally:
+            beside.unlink(missing_ok=True)

@@ -8,19 +8,22 @@ on without making it (`identity`).
 import copy
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib import ROOT, annotations, flow, puppets, video
 from lib import annotations_boxes as boxes
 from lib import annotations_lists as lists
 from lib.annotations import Record, split_by_group
-from lib.clips import ClipCache, flow_runs, sample_part, thin
+from lib.clips import ClipCache, at_least, flow_runs, sample_part, stamp, thin
 from lib.samples import Columns as Columns
 from lib.samples import collate as collate
 from lib.samples import in_memory as in_memory
@@ -39,6 +42,11 @@ READERS = {
     "kth": (lists.kth, 0.2),
     "ut_interaction": (annotations.ut_interaction, 0.2),
 }
+# Frames per second of the sets whose papers name another rate than 25, for
+# copies of them that hold images. That of Moments in Time varies.
+RATES = {"hmdb51": 30.0, "jhmdb": 30.0, "thumos14": 30.0,
+         "ut_interaction": 30.0}
+LARGEST = 2**30  # bytes of a sample: 7,000 frames of 224 x 224
 PARTS = ("train", "val", "test")
 PUPPETS = {
     "puppets": puppets.DIALS, "puppets_untrimmed": puppets.UNTRIMMED}
@@ -53,6 +61,22 @@ class Splits(NamedTuple):
     classes: list[str]
 
 
+def check_sample(frames: int, size: int, fields: int) -> None:
+    """Raise a ValueError that names what a sample cannot have, or afford."""
+    at_least(1, frames=frames)
+    at_least(2, size=size)
+    at_least(0, fields=fields)
+    needed = frames * (3 + 4 * fields) * size**2  # RGB, two float16 a field
+    if needed > LARGEST:
+        # above what the papers use
+        excess = {"frames": frames // 64, "size": size**2 // 224**2,
+                  "fields": fields // 10}
+        raise ValueError(
+            f"frames={frames}, size={size}, fields={fields}: a sample needs "
+            f"{needed:,} bytes, more than the {LARGEST:,} allowed: lower "
+            f"{max(excess, key=excess.get)}")
+
+
 class Videos(Dataset):
     """Real videos: decoded when asked for, sampled, letterboxed.
 
@@ -60,7 +84,8 @@ class Videos(Dataset):
     `group`, `fps`, and `segments`, `relevant`, `main_actor`, `ambiguous`
     (pairs of seconds), `mask` and `boxes` where the record has them. `fps`
     is the rate of the *sampled* frames: frame i stands for the seconds
-    [i / fps, (i + 1) / fps) of the file.
+    [i / fps, (i + 1) / fps) of the file. Where a file's own rate varies,
+    `fps` is a mean; `segments` and `relevant` go by when each frame is shown.
 
     fields: L > 0 adds `motion` float16 (frames, 2L, size, size), the DIS
         flow between the frames that follow each sampled one, taken after
@@ -74,6 +99,11 @@ class Videos(Dataset):
         is asked for (missing ones are found at once). "skip" reads every
         file once now, leaves the broken out and lists them as `skipped`,
         pairs of record and reason; with a cache that pass is not in vain.
+    image_fps: the rate of videos that are folders of images (`video.located`
+        finds them), which do not tell theirs.
+
+    Raises ValueError, before anything is read, for an option that is not as
+    said here, or samples of more than LARGEST bytes.
     """
 
     def __init__(
@@ -81,7 +111,11 @@ class Videos(Dataset):
         frames: int = 16, size: int = 64, fields: int = 0,
         sampling: str = "uniform", cache: str | Path | None = None,
         on_error: str = "raise", extras: Sequence[str] = (),
+        image_fps: float = video.IMAGE_RATE,
     ):
+        check_sample(frames, size, fields)
+        if not image_fps > 0:
+            raise ValueError(f"image_fps={image_fps}: frames per second")
         if wrong := set(extras) - {"joints"}:
             raise ValueError(f"extras {sorted(wrong)}: only 'joints'")
         if sampling not in ("uniform", "segments"):
@@ -93,14 +127,15 @@ class Videos(Dataset):
                 "random segments differ at every access and cannot be "
                 "cached: leave out `cache`, or sample 'uniform'"
             )
-        self.records = list(records)
+        self.records = [r._replace(path=video.located(r.path))
+                        for r in records]
         self.classes = list(classes)
         self.frames, self.size, self.fields = frames, size, fields
         self.sampling, self.part = sampling, (0.0, 1.0)
-        self.extras = tuple(extras)
+        self.extras, self.image_fps = tuple(extras), image_fps
         self.cache = None if cache is None else ClipCache(Path(cache))
         self.skipped: list[tuple[Record, str]] = []
-        missing = [r.path for r in self.records if not r.path.is_file()]
+        missing = [r.path for r in self.records if not os.path.exists(r.path)]
         if on_error == "skip":
             self._drop_broken()
         elif missing:
@@ -132,23 +167,21 @@ class Videos(Dataset):
     def identity(self, i: int) -> str:
         """All that sample i depends on: its file and the settings."""
         record = self.records[i]
-        status = record.path.stat()
-        return repr((record, status.st_size, status.st_mtime_ns,
-                     self._settings()))
+        return repr((record, stamp(record.path), self._settings()))
 
     def _settings(self) -> tuple:
         return (self.frames, self.size, self.sampling, self.fields, self.part,
-                *self.extras)
+                self.image_fps, *self.extras)
 
-    def _clip(self, record: Record) -> dict[str, torch.Tensor]:
+    def _clip(self, record: Record) -> dict[str, Tensor]:
         if self.cache is None:
             return self._decode(record)
         make = functools.partial(self._decode, record)
         settings = (*self._settings(), record.truth)
         return self.cache.get(record.path, settings, make)
 
-    def _decode(self, record: Record) -> dict[str, torch.Tensor]:
-        def choose(total: int) -> torch.Tensor:
+    def _decode(self, record: Record) -> dict[str, Tensor]:
+        def choose(total: int) -> Tensor:
             nonlocal index, wanted, place
             if self.sampling == "uniform":
                 index = sample_part(total, self.frames, self.part)
@@ -170,9 +203,12 @@ class Videos(Dataset):
         clip["video"] = frames[torch.searchsorted(wanted, index)]
         if self.fields:
             clip["motion"] = flow.stacked(frames[place])
+        fps = self.image_fps if info.container == "images" else info.fps
+        if info.times is not None:
+            clip["times"] = torch.tensor(info.times, dtype=torch.float64)
         return clip | {
             "index": index, "total": torch.tensor(info.frames),
-            "fps": torch.tensor(info.fps, dtype=torch.float64),
+            "fps": torch.tensor(fps, dtype=torch.float64),
         }
 
     def __len__(self) -> int:
@@ -190,19 +226,28 @@ class Videos(Dataset):
         for key in ("motion", "mask", "boxes", "joints"):
             if key in clip:
                 sample[key] = clip[key]
-        seconds = record.segments
-        if record.spans is not None:
-            seconds = [(a / fps, b / fps) for a, b in record.spans]
-        if seconds is not None:
-            start, end = torch.tensor(
-                seconds, dtype=torch.float64).reshape(-1, 2).T[..., None]
-            middle = (clip["index"] + 0.5) / fps
-            sample["segments"] = torch.cat((start, end), 1).float()
-            sample["relevant"] = ((start <= middle) & (middle < end)).any(0)
+        marks, at = record.spans, clip["index"].double() + 0.5
+        if marks is None:
+            marks, at = record.segments, _seconds(clip, at)
+        if marks is not None:
+            marks = torch.tensor(marks, dtype=torch.float64).reshape(-1, 2)
+            start, end = marks.T[..., None]
+            if record.spans is not None:
+                marks = _seconds(clip, marks)
+            sample["segments"] = marks.float()
+            sample["relevant"] = ((start <= at) & (at < end)).any(0)
         for key in ("main_actor", "ambiguous"):
             if getattr(record, key) is not None:
                 sample[key] = getattr(record, key)
         return sample
+
+
+def _seconds(clip: dict[str, Tensor], at: Tensor) -> Tensor:
+    """When frames are shown: 3 is the start of frame 3, 3.5 its middle."""
+    if "times" not in clip:
+        return at / clip["fps"]
+    times = clip["times"].numpy()
+    return torch.from_numpy(np.interp(at, np.arange(len(times)), times))
 
 
 @functools.lru_cache
@@ -270,8 +315,12 @@ def load(
     split: the official split of a real set (UCF101, HMDB51, JHMDB "1" to
         "3"; "1" trains UT-Interaction on set 1, "2" on set 2; others "1").
     cache, on_error, fields: see `Videos`. extras: there, or in `Puppets`.
+
+    Raises ValueError as `Videos` does, for puppets too.
     """
+    check_sample(frames, size, fields)
     if dataset in PUPPETS:
+        at_least(1, n_train=n_train, n_val=n_val, n_test=n_test)
         dials = replace(PUPPETS[dataset], size=size)
         parts = [
             Thinned(puppets.Puppets(part, n, classes=classes, dials=dials,
@@ -291,7 +340,8 @@ def load(
         cache = ROOT / Path(cache).expanduser()
     parts = (
         Videos(records, classes=found.classes, frames=frames, size=size,
-               fields=fields, cache=cache, on_error=on_error, extras=extras)
+               fields=fields, cache=cache, on_error=on_error, extras=extras,
+               image_fps=RATES.get(dataset, video.IMAGE_RATE))
         for records in (train, val, found.test)
     )
     return Splits(*parts, found.classes)

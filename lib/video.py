@@ -1,16 +1,20 @@
 """Video files to frames, exact to the frame.
 
 PyAV decodes (it brings its own FFmpeg), in order from the first frame:
-headers lie, and seeking is exact in some formats only. TorchCodec takes over
-where it works and gives the same frames.
+headers lie, and seeking is exact in some formats only. A folder of numbered
+images, as many data sets are published, is a video too: `x/` is read where
+`x.avi` is asked for and not there.
 """
 
 import functools
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 import torch
 
 # One name for all that turns a file into a clip: `video.letterbox`, ...
@@ -22,6 +26,7 @@ from lib.clips import sample_clips as sample_clips
 from lib.clips import sample_segments as sample_segments
 from lib.clips import sample_uniform as sample_uniform
 from lib.clips import sample_windows as sample_windows
+from lib.clips import stamp
 
 # Playlists, images and text would be "video" to FFmpeg, and could name
 # other files or hosts to open: containers of video only.
@@ -30,12 +35,16 @@ CONTAINERS = (
     "flv,asf,ogg,gif"
 )
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-# These store when each frame is shown. Without (avi, mpegts) TorchCodec
-# sorts by the order of storage and gives other frames, without a word.
-EXACT_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Intact files too may end a little before the time that the header claims.
 SLACK_FRAMES = 3
+# By so much of a frame times may differ from a constant rate: Matroska
+# rounds them to milliseconds.
+JITTER = 0.1
 KEPT = 2**27  # bytes: a thousand decoded frames of 320 x 240
+IMAGES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
+# Images do not say when they are shown: 25 a second is FFmpeg's own choice
+# for them, and the rate of UCF101 and KTH.
+IMAGE_RATE = 25.0
 
 
 class VideoError(ValueError):
@@ -43,14 +52,19 @@ class VideoError(ValueError):
 
 
 class VideoInfo(NamedTuple):
-    """What a video file holds.
+    """What a video file, or a folder of frames, holds.
 
     frames: how many decode. claimed: how many the header claims (0: it
         does not say); more than decode in intact files too, as avi counts
         dropped frames. flaw: why the video ends before its claimed end, or
         None for an intact file.
+    fps: frames per second, where the rate varies their mean; IMAGE_RATE for
+        images. times: seconds (frames + 1) at which each frame appears and
+        the last one ends, counted from the first; None where frame i
+        appears at i / fps.
     width, height: in pixels as displayed. rotation: degrees to the left
         that turn the stored frames upright (done by `read`).
+    container: FFmpeg's name of it, or "images".
     """
 
     path: Path
@@ -62,6 +76,7 @@ class VideoInfo(NamedTuple):
     rotation: int
     container: str
     flaw: str | None
+    times: tuple[float, ...] | None
 
     def require_whole(self) -> None:
         """Raise a VideoError if the video is truncated or damaged."""
@@ -69,25 +84,107 @@ class VideoInfo(NamedTuple):
             raise VideoError(f"{self.path}: {self.flaw}")
 
 
+def located(path: str | Path) -> Path:
+    """The path, or where it is missing the folder of frames in its place."""
+    path = Path(path)
+    if path.suffix and not os.path.exists(path):
+        folder = path.with_suffix("")
+        return folder if os.path.isdir(folder) else path
+    return path
+
+
+class _Claims(NamedTuple):
+    """What a file says of itself before anything is decoded."""
+
+    container: str
+    fps: float
+    frames: int
+    seconds: float
+
+
 def _scan(
     path: Path, visit: Callable[[int, av.VideoFrame], bool | None]
 ) -> VideoInfo:
     """Decode in order, call `visit` with each frame until it says stop."""
-    if not path.exists():
-        raise VideoError(f"{path}: no such file")
+    path = located(path)
+    try:
+        size, folder = path.stat().st_size, path.is_dir()
+        files = sorted(path.iterdir()) if folder else []
+    except (OSError, ValueError) as error:
+        # missing, without the right to look, or a name too long
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VideoError(f"{path}: {reason.lower()}") from error
+    if folder:
+        files = _numbered(path, files)
+        claims = _Claims("images", IMAGE_RATE, len(files), 0.0)
+        return _follow(path, claims, _pictures(files), visit)
     if not path.is_file():
         raise VideoError(f"{path}: not a file")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise VideoError(f"{path}: the file is empty")
     try:
-        container = av.open(str(path), container_options=OPTIONS)
+        # absolute, or FFmpeg takes "12:30.mp4" for a protocol "12"
+        container = av.open(str(path.absolute()), container_options=OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: not a video file ({error})") from error
     with container:
         if not container.streams.video:
             raise VideoError(f"{path}: has no video stream, only sound")
         stream = container.streams.video[0]
-        return _scan_stream(path, container, stream, visit)
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        if not fps:
+            raise VideoError(f"{path}: the header gives no frame rate")
+        seconds = (container.duration or 0) / av.time_base
+        if container.format.name == "avi":
+            # FFmpeg shortens the duration of a cut file, not the frame count.
+            seconds = max(seconds, stream.frames / fps)
+        claims = _Claims(container.format.name, fps, stream.frames, seconds)
+        end = seconds - (1 + SLACK_FRAMES) / fps
+        return _follow(path, claims, _decode(container, stream, end), visit)
+
+
+def _numbered(folder: Path, files: list[Path]) -> list[Path]:
+    """The images of one video in the order of their numbers.
+
+    Flow that lies beside the frames (`flow_x_00001.jpg`) is left out.
+    """
+    names, found = set(), {}
+    for path in files:
+        if (path.suffix.lower() not in IMAGES
+                or path.name.startswith((".", "flow"))):
+            continue
+        name, number = re.fullmatch(r"(.*?)(\d*)", path.stem).groups()
+        if not number or int(number) in found:
+            raise VideoError(f"{path}: frames have names that end in a "
+                             "number, each in its own: img_00001.jpg")
+        names.add(name)
+        found[int(number)] = path
+    if not found:
+        raise VideoError(f"{folder}: not a file, and a folder without frames "
+                         "as img_00001.jpg")
+    if len(names) > 1:
+        raise VideoError(f"{folder}: holds the frames of several videos: "
+                         f"{sorted(names)}; give each its own folder")
+    order = sorted(found)
+    for before, after in zip(order, order[1:], strict=False):
+        if after != before + 1:
+            raise VideoError(f"{found[before]}: the next frame is missing, "
+                             f"{found[after].name} follows")
+    return [found[number] for number in order]
+
+
+def _pictures(files: list[Path]) -> Iterator[av.VideoFrame]:
+    """Images as frames, up to the first that does not decode."""
+    from PIL import Image
+
+    for path in files:
+        try:
+            with Image.open(path, formats=[*{*IMAGES.values()}]) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError,
+                Image.DecompressionBombError) as error:
+            raise av.InvalidDataError(0, f"{path.name}: {error}") from error
+        yield av.VideoFrame.from_ndarray(pixels, format="rgb24")
 
 
 def _decode(container: Any, stream: Any,
@@ -114,44 +211,62 @@ def _decode(container: Any, stream: Any,
             yield frame
 
 
-def _scan_stream(
-    path: Path, container: Any, stream: Any,
+def _follow(
+    path: Path, claims: _Claims, frames: Iterator[av.VideoFrame],
     visit: Callable[[int, av.VideoFrame], bool | None],
 ) -> VideoInfo:
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
-    if not fps:
-        raise VideoError(f"{path}: the header gives no frame rate")
-    seconds = (container.duration or 0) / av.time_base
-    if container.format.name == "avi":
-        # FFmpeg shortens the duration of a cut file, not the frame count.
-        seconds = max(seconds, stream.frames / fps)
-    end = seconds - (1 + SLACK_FRAMES) / fps
-    frames, first, flaw = 0, None, None
+    """Visit frames until they end or change, and say what there was."""
+    first, flaw, shown = None, None, []
     try:
-        for frame in _decode(container, stream, end):
+        for frame in frames:
             first = first or frame
             if (frame.width, frame.height) != (first.width, first.height):
-                flaw = f"the frame size changes at frame {frames}"
+                flaw = f"the frame size changes at frame {len(shown)}"
                 break
-            frames += 1
-            if visit(frames - 1, frame):
+            if frame.rotation != first.rotation:
+                flaw = f"the rotation changes at frame {len(shown)}"
+                break
+            shown.append(frame.time)
+            if visit(len(shown) - 1, frame):
                 break
     except av.FFmpegError as error:
-        flaw = f"frame {frames} is damaged ({error.strerror})"
+        flaw = f"frame {len(shown)} is damaged ({error.strerror})"
     except EOFError:
         flaw = "truncated"
     if first is None:
         raise VideoError(f"{path}: no frame decodes ({flaw or 'no data'})")
     if flaw:
-        said = (f"{stream.frames} frames, {frames}" if stream.frames else
-                f"{seconds:.1f} s, {frames} frames")
-        flaw += f": the header claims {said} decode"
+        said = (f"{claims.frames} frames, {len(shown)}" if claims.frames else
+                f"{claims.seconds:.1f} s, {len(shown)} frames")
+        who = "folder" if claims.container == "images" else "header"
+        flaw += f": the {who} claims {said} decode"
     rotation = round(first.rotation / 90) * 90 % 360
     width, height = first.width, first.height
     if rotation % 180:
         width, height = height, width
-    return VideoInfo(path, frames, stream.frames, fps, width, height,
-                     rotation, container.format.name, flaw)
+    times, fps = _times(shown, claims.fps), claims.fps
+    if times:
+        fps = len(shown) / times[-1]
+    return VideoInfo(path, len(shown), claims.frames, fps, width, height,
+                     rotation, claims.container, flaw, times)
+
+
+def _times(shown: list[float | None],
+           fps: float) -> tuple[float, ...] | None:
+    """When frames appear and the last ends; None if at a constant rate.
+
+    And None if the times do not rise: an avi with frames that are stored in
+    another order than they are shown does not have them.
+    """
+    if None in shown or len(shown) < 2:
+        return None
+    times = np.array(shown) - shown[0]
+    at = np.arange(len(times)) / fps
+    if (np.diff(times) <= 0).any() or (
+            np.abs(times - at) * fps <= JITTER).all():
+        return None
+    # the last is shown as long as the one before
+    return *times.tolist(), float(2 * times[-1] - times[-2])
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -160,11 +275,12 @@ def probe(path: str | Path) -> VideoInfo:
     Counting takes a decoding pass; the result is kept while the file has
     the same size and time. A file without a single frame is a VideoError.
     """
-    path = Path(path)
-    if not path.is_file():
-        return _scan(path, _skim)
-    status = path.stat()
-    return _probe(path, status.st_size, status.st_mtime_ns)
+    path = located(path)
+    try:
+        known = stamp(path)
+    except (OSError, ValueError):
+        return _scan(path, _skim)  # which says what is wrong
+    return _probe(path, known)
 
 
 def sampled(
@@ -185,10 +301,7 @@ def sampled(
         else:
             kept.clear()
 
-    if _torchcodec():  # reads a few frames faster than PyAV all of them
-        info, room = probe(path), 0
-    else:
-        info = _scan(path, visit)
+    info = _scan(path, visit)
     wanted = choose(info.frames)
     if room <= 0:
         return info, read(path, wanted)
@@ -216,7 +329,7 @@ def _skim(index: int, frame: av.VideoFrame) -> bool:
 
 
 @functools.cache
-def _probe(path: Path, size: int, mtime: int) -> VideoInfo:
+def _probe(path: Path, known: tuple[int, int, int]) -> VideoInfo:
     return _scan(path, _skim)
 
 
@@ -225,17 +338,15 @@ def read(
     indices: Sequence[int] | torch.Tensor | None = None,
     *,
     partial: bool = False,
-    backend: str = "auto",
 ) -> torch.Tensor:
     """Read frames as uint8 RGB (T, 3, H, W), upright.
 
+    path: a video file, or a folder of numbered images.
     indices: the frames to read, counted from 0 as they decode, in any
         order and repeated as you like; None reads all.
     partial: a truncated or damaged file gives the frames before the flaw
         instead of a VideoError. With `indices` the file's end is looked at
         only as far as they go.
-    backend: "pyav", "torchcodec", or "auto": TorchCodec where it works and
-        gives the same frames, for `indices` of an intact mp4, mkv, webm.
     """
     path = Path(path)
     wanted = None
@@ -243,8 +354,6 @@ def read(
         wanted = torch.as_tensor(indices, dtype=torch.long).tolist()
         if not wanted or min(wanted) < 0:
             raise ValueError(f"indices are frames from 0 on, not {wanted}")
-    if _use_torchcodec(path, wanted, backend):
-        return _torchcodec()(str(path)).get_frames_at(wanted).data
     needed = None if wanted is None else set(wanted)
     frames: dict[int, torch.Tensor] = {}
 
@@ -262,35 +371,3 @@ def read(
         why = info.flaw or f"{info.frames} frames decode"
         raise VideoError(f"{path}: there is no frame {lacking[0]} ({why})")
     return torch.stack([frames[index] for index in wanted])
-
-
-@functools.cache
-def _torchcodec() -> Any:
-    """TorchCodec's decoder, or None where it is absent or does not load."""
-    try:
-        from torchcodec.decoders import VideoDecoder
-    except (ImportError, OSError, RuntimeError):
-        return None
-    return VideoDecoder
-
-
-def _use_torchcodec(path: Path, wanted: list[int] | None,
-                    backend: str) -> bool:
-    if backend not in ("auto", "pyav", "torchcodec"):
-        raise ValueError(
-            f"backend {backend!r}: choose 'auto', 'pyav' or 'torchcodec'"
-        )
-    if backend == "pyav":
-        return False
-    fits = False
-    if _torchcodec() and wanted is not None:
-        info = probe(path)
-        exact = info.container in EXACT_CONTAINERS and not info.flaw
-        fits = exact and max(wanted) < info.frames
-    if backend == "torchcodec" and not fits:
-        raise ValueError(
-            f"{path}: TorchCodec cannot read this exactly here (it must be "
-            "installed with FFmpeg, and read `indices` of an intact mp4, mkv "
-            "or webm); use backend='auto'"
-        )
-    return fits

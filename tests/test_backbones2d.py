@@ -193,6 +193,21 @@ def test_flow_weights_from_a_file(tmp_path):
         again.state_dict(), net.state_dict(), rtol=2**-11, atol=1e-6)
 
 
+def test_a_file_of_other_weights_is_named(tmp_path):
+    """Of RGB for flow, of another network, or no weights at all."""
+    file = tmp_path / "w.safetensors"
+    bb.save_weights(bb.frame_cnn("small"), file)
+    for name, channels in (("small", 10), ("small_wide", 3),
+                           ("bninception", 3)):
+        with pytest.raises(ValueError, match=(
+                f"weights='{file}' does not fit '{name}' with "
+                f"channels={channels}")):
+            bb.frame_cnn(name, str(file), channels)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"weights='{file}' does not fit"):
+        bb.frame_cnn("small", str(file))
+
+
 def test_fingerprints_tell_weights_apart():
     prints = [bb.fingerprint(*weights) for weights in (
         ("small", "puppets"), ("small", "puppets", 4), ("small", None),

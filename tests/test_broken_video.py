@@ -1,17 +1,20 @@
 """Broken files give an error that names them, never a made-up frame."""
 
 import os
+import shutil
 
 import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from video_files import (
     FORMATS,
     coded,
     cut,
     noisy,
     numbers,
+    pictures,
     real_samples,
     write,
 )
@@ -40,12 +43,15 @@ def broken_files(folder):
     whole = write(folder / "whole.mp4", coded(40), "libx264").read_bytes()
     (folder / "headless.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "folder.avi").mkdir()
+    os.mkfifo(folder / "pipe.avi")
     return {
         "sound.mp4": "no video stream", "empty.mp4": "empty",
         "text.txt": "not a video", "text.avi": "not a video",
         "noise.mkv": "not a video", "list.m3u8": "not a video",
         "headless.mp4": "not a video", "folder.avi": "not a file",
-        "missing.avi": "no such file",
+        "missing.avi": "no such file", "pipe.avi": "not a file",
+        "x" * 252 + ".avi": "name too long", "y/" * 2500: "name too long",
+        "nul\0.avi": "null", "real.avi/x.avi": "not a directory",
     }
 
 
@@ -55,6 +61,93 @@ def test_broken_files_are_named_with_the_reason(tmp_path):
             with pytest.raises(video.VideoError, match=reason) as caught:
                 call(tmp_path / name)
             assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
+def test_a_folder_without_rights(tmp_path):
+    path = write(tmp_path / "shut" / "a.avi", coded(4))
+    path.parent.chmod(0)
+    try:
+        with pytest.raises(video.VideoError, match="permission denied"):
+            video.probe(path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_no_right_to_look_is_a_video_error(tmp_path, monkeypatch):
+    """As above, for those who test as root."""
+    def refused(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write(tmp_path / "a.avi", coded(4))
+    monkeypatch.setattr(video.Path, "stat", refused)
+    for call in (video.probe, video.read):
+        with pytest.raises(video.VideoError, match="a.avi: permission den"):
+            call(path)
+
+
+def broken_folders(folder):
+    """Folders of frames that are no video, and what the error says."""
+    for name in ("text", "short", "gap", "two", "size", "bare", "twice"):
+        pictures(folder / name, coded(12))
+    (folder / "text" / "img_00005.png").write_text("hello")
+    short = folder / "short" / "img_00007.png"
+    short.write_bytes(short.read_bytes()[:200])
+    (folder / "gap" / "img_00009.png").unlink()
+    (folder / "two" / "img_00012.png").rename(
+        folder / "two" / "frame_00012.png")
+    with Image.open(folder / "size" / "img_00004.png") as image:
+        image.resize((32, 24)).save(folder / "size" / "img_00004.png")
+    (folder / "bare" / "img_00012.png").rename(folder / "bare" / "last.png")
+    shutil.copy(folder / "twice" / "img_00003.png",
+                folder / "twice" / "img_3.png")
+    (folder / "empty").mkdir()
+    return {
+        "text": r"img_00005.png.*claims 12 frames, 4 decode",
+        "short": r"img_00007.png.*claims 12 frames, 6 decode",
+        "gap": "img_00008.png: the next frame is missing, img_00010.png",
+        "two": "several videos: .'frame_', 'img_'.",
+        "size": "size changes at frame 3: the folder claims 12 frames, 3",
+        "bare": "last.png: .*end in a number",
+        "twice": "img_3.png: .*each in its own", "empty": "without frames",
+    }
+
+
+def test_broken_folders_of_images_are_named(tmp_path):
+    for name, reason in broken_folders(tmp_path).items():
+        for path in (tmp_path / name, tmp_path / f"{name}.avi"):
+            with pytest.raises(video.VideoError, match=reason) as caught:
+                video.read(path)
+            assert str(tmp_path / name) in str(caught.value)
+    assert len(video.read(tmp_path / "text", partial=True)) == 4
+
+
+def test_an_image_that_is_a_bomb_is_refused(tmp_path):
+    folder = pictures(tmp_path / "a", coded(3))
+    Image.new("1", (20_000, 10_000)).save(folder / "img_00002.png")
+    with pytest.raises(video.VideoError, match="img_00002.png: .*bomb"):
+        video.read(folder)
+
+
+def test_a_rotation_that_changes_is_named(tmp_path):
+    """As a phone writes it that is turned while it films."""
+    path = tmp_path / "clip.mp4"
+    whole = write(tmp_path / "whole.mp4", coded(30), "libx264", b_frames=0)
+    turn = "h264_metadata=display_orientation=insert:rotate=90"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        out = target.add_stream_from_template(stream)
+        turned = av.BitStreamFilterContext(turn, stream)
+        for t, packet in enumerate(p for p in source.demux() if p.size):
+            for part in turned.filter(packet) if t > 8 else [packet]:
+                part.stream = out
+                target.mux(part)
+    info = video.probe(path)
+    assert info.flaw.startswith("the rotation changes at frame 9")
+    with pytest.raises(video.VideoError, match="clip.mp4: the rotation"):
+        video.read(path)
+    part = video.read(path, partial=True)
+    assert numbers(part) == list(range(9))
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, whole, what, which):
     assert same(model, whole[0]) and history == whole[1]
     early = (what, which) in [("step", 2), ("not yet renamed", 1)]
     assert len(seen) == STEPS if early else len(seen) < STEPS
-    assert [p.name for p in (tmp_path / "run").iterdir()] == [
-        f"step-{STEPS:08d}"]
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "lock", f"step-{STEPS:08d}"}
 
 
 def test_killed_from_outside_twice(tmp_path, whole):
@@ -121,3 +121,66 @@ def test_no_checkpoint_is_unpickled_without_weights_only(
     monkeypatch.setattr(torch, "load", watched)
     run(tmp_path)
     assert asked and all(asked)
+
+
+def test_two_processes_do_not_train_one_run(tmp_path, whole):
+    folder = tmp_path / "run"
+    child = start(folder, "slow", 0)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("step-*")):
+            assert child.poll() is None, child.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+        def never(model, batch):
+            raise AssertionError("trained beside it")
+
+        with pytest.raises(checkpoints.CheckpointError,
+                           match=f"{folder}: another process.*wait until"):
+            run(folder, step=never)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors
+    finally:
+        child.kill()
+        child.communicate()
+    model, history = run(folder, step=never)  # which is finished now
+    assert same(model, whole[0]) and history == whole[1]
+
+
+def test_the_lock_is_held_from_before_the_reading_to_the_end(tmp_path):
+    other = ("import sys; from lib.checkpoints import Checkpoint; "
+             "Checkpoint(sys.argv[1], None, {})")
+
+    def lock():
+        return subprocess.run(
+            [sys.executable, "-c", other, str(tmp_path)], cwd=ROOT,
+            stderr=subprocess.PIPE, text=True, timeout=60).stderr
+
+    one = checkpoints.Checkpoint(tmp_path, None, {})
+    again = checkpoints.Checkpoint(tmp_path, None, {})
+    del one
+    assert "another process" in lock()
+    if (child := os.fork()) == 0:  # as a loader's worker, which outlives us
+        time.sleep(60)
+        os._exit(0)
+    try:
+        del again
+        assert lock() == ""
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_run_that_failed_in_this_process_goes_on(tmp_path, whole):
+    """A notebook keeps the traceback, and with it all that the run held."""
+    def failing(model, batch, left=[9]):  # noqa: B006
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return step(model, batch)
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        run(tmp_path, step=failing)
+    model, history = run(tmp_path)
+    assert same(model, whole[0]) and history == whole[1] and kept.tb

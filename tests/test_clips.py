@@ -1,5 +1,7 @@
 """Frames are chosen as told, samples move as a whole, the cache heals."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -241,3 +243,66 @@ def test_a_cache_file_that_lost_an_entry_is_made_again(tmp_path):
     np.savez(file, **arrays)
     assert cache.get(path, (), make).keys() == want.keys()
     assert make.calls == 2
+
+
+def test_a_full_disk_ends_nothing(tmp_path):
+    """The clip is given, nothing half written stays, one warning says so."""
+    import resource
+
+    path = tmp_path / "a.avi"
+    path.write_bytes(b"1")
+    cache, make = clips.ClipCache(tmp_path / "cache"), Maker()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+    try:
+        with pytest.warns(UserWarning, match="cache takes no more") as said:
+            for size in (16, 32, 64):
+                got = cache.get(path, (size,), make)
+                assert torch.equal(got["video"], make()["video"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(said) == 1 and not list(cache.folder.iterdir())
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a.avi"
+    path.write_bytes(b"1")
+    cache = clips.ClipCache(tmp_path / "cache")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clips.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.get(path, (), Maker())
+    assert not list(cache.folder.iterdir())
+
+
+def test_a_cache_without_a_place_is_no_must(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.warns(UserWarning, match="file takes no more"):
+        cache = clips.ClipCache(tmp_path / "file")
+    make = Maker()
+    assert cache.get(tmp_path / "file", (), make)["fps"] and make.calls == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_frames_is_stamped_by_its_files(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"1")
+    stamps = {clips.stamp(tmp_path)}
+    (tmp_path / "2.jpg").write_bytes(b"")
+    stamps.add(clips.stamp(tmp_path))
+    (tmp_path / "1.jpg").write_bytes(b"2")
+    os.utime(tmp_path / "1.jpg", ns=(0, 1))
+    stamps.add(clips.stamp(tmp_path))
+    assert len(stamps) == 3
+
+
+@pytest.mark.parametrize("size", [0, -8, 1, 2.5, "8", None, True])
+def test_sizes_are_named(size):
+    sample = boxed(40, 60, (0, 0, 4, 4))
+    for call in (lambda: clips.letterbox(sample, size),
+                 lambda: clips.resize(sample, 20, size),
+                 lambda: clips.resize(sample, size, 20)):
+        with pytest.raises(ValueError, match=r"(size|width|height)=.*whole"):
+            call()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_columns import same
+from video_files import coded, numbers, pictures, uneven
 
 from lib import ROOT, datasets, puppets, video
 from lib.annotations import Record
@@ -63,6 +64,34 @@ def test_videos(tmp_path):
     assert set(plain) == {"video", "label", "name", "group", "fps"}
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_marks_go_by_the_times_of_a_variable_rate(tmp_path, name, cached):
+    """20 frames in 0.2 s, then 20 in 3.8: a constant rate marks 2 of 20."""
+    path = uneven(tmp_path / name)
+    options = {"classes": ["x"], "size": 64,
+               "cache": tmp_path / "cache" if cached else None}
+    first, last = torch.arange(40) < 20, torch.arange(40) >= 20
+    for seconds, spans, true in (
+            ((0.0, 0.2), (0, 20), first), ((0.2, 4.0), (20, 40), last),
+            ((0.05, 0.77), (5, 23), (torch.arange(40) >= 5)
+             & (torch.arange(40) < 23))):
+        for marks in ({"segments": (seconds,)}, {"spans": (spans,)}):
+            data = datasets.Videos([record(path, **marks)], frames=40,
+                                   **options)
+            for one in (data[0], data[0]):
+                assert numbers(one["video"][:, :, 8:56]) == list(range(40))
+                assert torch.equal(one["relevant"], true)
+                assert torch.allclose(one["segments"],
+                                      torch.tensor([seconds]), atol=1e-3)
+                assert one["fps"] == pytest.approx(10)
+            few = datasets.Videos([record(path, **marks)], frames=10,
+                                  **options)
+            assert torch.equal(few[0]["relevant"], true[2::4])
+            part = few.between(0.5, 1)[0]["relevant"]
+            assert torch.equal(part, true[21::2])
+
+
 def test_random_segments(tmp_path):
     path = write(tmp_path / "a.avi")
     data = datasets.Videos([record(path, spans=((0, 10),))], classes=["x"],
@@ -98,8 +127,25 @@ def test_cache_decodes_once(tmp_path, monkeypatch):
         cached[0]
 
 
+def test_a_cache_that_cannot_be_written_is_no_must(tmp_path, monkeypatch):
+    items = [record(write(tmp_path / f"{n}.avi")) for n in range(3)]
+    options = {"classes": ["x"], "frames": 4, "size": 32}
+
+    def full(beside, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    data = datasets.Videos(items, cache=tmp_path / "cache", **options)
+    with pytest.warns(UserWarning, match="No space left") as said:
+        got = [*data]
+    assert len(said) == 1 and not list((tmp_path / "cache").iterdir())
+    for one, plain in zip(got, datasets.Videos(items, **options),
+                          strict=True):
+        same(one, plain)
+
+
 def broken_set(folder):
-    """Two sound videos, and three that are not."""
+    """Two sound videos, and six that are not."""
     items = [
         record(write(folder / f"{name}.avi", colour=label), label)
         for label, name in enumerate(["good", "cut", "other"])
@@ -107,6 +153,11 @@ def broken_set(folder):
     cut(folder / "cut.avi")
     (folder / "text.avi").write_text("hello")
     items.insert(1, record(folder / "text.avi"))
+    pictures(folder / "shot", coded(4))
+    (folder / "shot" / "img_00002.png").write_text("hello")
+    items[2:2] = [record(folder / "shot.avi")]
+    items.append(record(folder / ("x" * 300 + ".avi")))
+    items.append(record(folder.joinpath(*["deep"] * 1000, "deep.avi")))
     items.append(record(folder / "missing.avi"))
     return items
 
@@ -119,9 +170,13 @@ def test_skip_lists_the_broken(tmp_path, cached):
                            on_error="skip", cache=cache)
     assert len(data) == 2 and [s["name"] for s in data] == ["good", "other"]
     reasons = {item.name: reason for item, reason in data.skipped}
-    assert set(reasons) == {"text", "cut", "missing"}
+    assert set(reasons) == {"text", "cut", "shot", "x" * 300, "deep",
+                            "missing"}
     assert "not a video" in reasons["text"]
     assert "claims 20 frames" in reasons["cut"]
+    assert "img_00002.png" in reasons["shot"]
+    assert "name too long" in reasons["x" * 300]
+    assert "name too long" in reasons["deep"]
     assert "no such file" in reasons["missing"]
     for item, reason in data.skipped:
         assert str(item.path) in reason
@@ -129,14 +184,92 @@ def test_skip_lists_the_broken(tmp_path, cached):
 
 def test_raise_names_the_broken(tmp_path):
     items = broken_set(tmp_path)
-    with pytest.raises(video.VideoError, match="1 of 5 .*missing.avi"):
+    with pytest.raises(video.VideoError, match="3 of 8 .*xxx.avi"):
         datasets.Videos(items, classes=["x"])
-    data = datasets.Videos(items[:-1], classes=["x"], frames=4, size=32)
-    assert len(data) == 4 and data[3]["name"] == "other"
-    with pytest.raises(video.VideoError, match="text.avi"):
-        data[1]
-    with pytest.raises(video.VideoError, match="cut.avi.*claims 20 frames"):
-        data[2]
+    with pytest.raises(video.VideoError, match="1 of 6 .*missing.avi"):
+        datasets.Videos([*items[:5], items[-1]], classes=["x"])
+    data = datasets.Videos(items[:5], classes=["x"], frames=4, size=32)
+    assert len(data) == 5 and data[4]["name"] == "other"
+    for i, reason in ((1, "text.avi"), (2, "shot.*img_00002.png"),
+                      (3, "cut.avi.*claims 20 frames")):
+        with pytest.raises(video.VideoError, match=reason):
+            data[i]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_folder_of_images_is_as_good_as_the_file(tmp_path, cached):
+    """That the list names; what is cached goes by the images."""
+    frames = coded(20)
+    pictures(tmp_path / "a", frames)
+    options = {"classes": ["x"], "frames": 10, "size": 64,
+               "cache": tmp_path / "cache" if cached else None}
+    for marks in ({"spans": ((5, 15),)}, {"segments": ((0.2, 0.6),)}):
+        item = record(tmp_path / "a.avi", **marks)
+        data = datasets.Videos([item], **options)
+        for one in (data[0], data[0]):
+            picture = one["video"][:, :, 8:56]
+            assert numbers(picture) == list(range(1, 21, 2))
+            assert one["fps"] == pytest.approx(12.5)
+            assert one["relevant"].tolist() == [2 <= i < 7 for i in range(10)]
+            assert torch.allclose(one["segments"], torch.tensor([0.2, 0.6]))
+    other = datasets.Videos([item], image_fps=50, **options)
+    assert other[0]["fps"] == pytest.approx(25)
+    assert other.identity(0) != data.identity(0)
+    before = data.identity(0)
+    for t in (2, 4):
+        (tmp_path / "a" / f"img_{t:05d}.png").write_bytes(
+            (tmp_path / "a" / "img_00001.png").read_bytes())
+    assert data.identity(0) != before
+    assert numbers(data[0]["video"][:2, :, 8:56]) == [0, 0]
+    with pytest.raises(ValueError, match="image_fps=0: frames per second"):
+        datasets.Videos([item], image_fps=0, **options)
+
+
+def test_images_have_the_rate_of_their_set(tmp_path):
+    ucf101(tmp_path)
+    for path in sorted((tmp_path / "UCF-101").glob("*/*.avi")):
+        frames = video.read(path).permute(0, 2, 3, 1).numpy()
+        path.unlink()
+        pictures(path.with_suffix(""), frames, "image_{:05d}.jpg")
+    splits = datasets.load("ucf101", data_root=tmp_path, frames=4, size=32)
+    assert len(splits.test) == 2
+    assert splits.test[0]["fps"] == pytest.approx(25 / 2)
+    assert datasets.RATES.keys() < datasets.READERS.keys()
+
+
+@pytest.mark.parametrize("option, value, good", [
+    ("size", 0, 2), ("size", -8, 2), ("size", 1, 2), ("size", 32.0, 2),
+    ("size", "x", 2), ("frames", 2.5, 1), ("frames", 0, 1),
+    ("frames", "4", 1), ("frames", True, 1), ("frames", None, 1),
+    ("fields", -1, 0), ("fields", 1.5, 0)])
+def test_numbers_that_no_sample_has_are_named(option, value, good):
+    want = f"{option}={value!r}: use a whole number, at least {good}"
+    for call in (lambda: datasets.Videos([], classes=[], **{option: value}),
+                 lambda: datasets.load(**{option: value})):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert str(caught.value) == want
+    with pytest.raises(ValueError, match="n_val=0: use a whole number"):
+        datasets.load(n_val=0)
+
+
+@pytest.mark.parametrize("options, needed, lower", [
+    ({"frames": 10**9}, 3 * 10**9 * 64**2, "frames"),
+    ({"size": 10**6}, 16 * 3 * 10**12, "size"),
+    ({"fields": 10**6}, 16 * 4_000_003 * 64**2, "fields"),
+    ({"frames": 10**5, "size": 224}, 3 * 10**5 * 224**2, "frames"),
+    ({"frames": 64, "size": 4000}, 64 * 3 * 4000**2, "size")])
+def test_a_sample_larger_than_memory_is_refused_before_it_is_made(
+        options, needed, lower):
+    for call in (lambda: datasets.Videos([], classes=[], **options),
+                 lambda: datasets.load(**options)):
+        with pytest.raises(ValueError, match=(
+                f"needs {needed:,} bytes, .*lower {lower}$")):
+            call()
+
+
+def test_the_largest_samples_of_the_papers_are_allowed():
+    datasets.Videos([], classes=[], frames=64, size=224, fields=10)
 
 
 def test_bad_options():

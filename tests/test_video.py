@@ -1,4 +1,4 @@
-"""Frames are read exactly, upright, and the same by each backend."""
+"""Frames are read exactly, upright, of files and of folders of images."""
 
 import os
 import struct
@@ -6,7 +6,17 @@ import struct
 import numpy as np
 import pytest
 import torch
-from video_files import FORMATS, coded, numbers, real_samples, write
+from PIL import Image
+from video_files import (
+    FORMATS,
+    UNEVEN,
+    coded,
+    numbers,
+    pictures,
+    real_samples,
+    uneven,
+    write,
+)
 
 from lib import video
 
@@ -45,7 +55,7 @@ def test_the_last_index_decides_how_far_is_decoded(tmp_path, monkeypatch):
         return scan(path, lambda i, f: seen.append(i) or visit(i, f))
 
     monkeypatch.setattr(video, "_scan", counting)
-    video.read(path, [5, 2], backend="pyav")
+    video.read(path, [5, 2])
     assert max(seen) == 5
 
 
@@ -95,7 +105,7 @@ def test_rotation_is_applied(tmp_path, matrix, turns):
     path.write_bytes(data)
 
     info = video.probe(path)
-    clip = video.read(path, backend="pyav")
+    clip = video.read(path)
     assert torch.equal(clip, torch.rot90(stored, turns, (2, 3)))
     assert torch.equal(video.read(path, [7]), clip[[7]])
     assert clip.shape[-2:] == (info.height, info.width)
@@ -115,26 +125,9 @@ def test_a_changed_file_is_counted_again(tmp_path):
 
 def test_bad_arguments(tmp_path):
     path = write(tmp_path / "clip.avi", coded(4))
-    with pytest.raises(ValueError, match="backend 'cv2'"):
-        video.read(path, [0], backend="cv2")
     for indices in ([], [-1]):
         with pytest.raises(ValueError, match="from 0 on"):
             video.read(path, indices)
-    with pytest.raises(ValueError, match="TorchCodec cannot"):
-        video.read(path, [0], backend="torchcodec")
-
-
-@pytest.mark.parametrize(("name", "codec", "pix_fmt"), FORMATS)
-def test_torchcodec_gives_the_same_frames(tmp_path, name, codec, pix_fmt):
-    if video._torchcodec() is None:
-        pytest.skip("torchcodec is not installed or does not load")
-    path = write(tmp_path / name, coded(40), codec, pix_fmt)
-    indices = [39, 0, 17, 17, 3]
-    want = video.read(path, indices, backend="pyav")
-    assert torch.equal(video.read(path, indices), want)
-    if not name.endswith("avi"):
-        got = video.read(path, indices, backend="torchcodec")
-        assert torch.equal(got, want)
 
 
 def test_real_samples():
@@ -167,8 +160,6 @@ def test_sampled_is_probed_and_read(tmp_path, name, codec, pix_fmt):
 
 
 def test_sampled_takes_one_pass_over_a_short_file(tmp_path, monkeypatch):
-    if video._torchcodec():
-        pytest.skip("TorchCodec seeks instead")
     path = write(tmp_path / "a.avi", coded(30))
     passes, scan = [], video._scan
     monkeypatch.setattr(video, "_scan", lambda *options: (
@@ -182,3 +173,104 @@ def test_sampled_takes_one_pass_over_a_short_file(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "KEPT", 100_000)  # too long to be kept
     assert numbers(video.sampled(path, middle)[1]) == [15, 29]
     assert len(passes) == 3
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
+def test_times_of_a_variable_rate(tmp_path, name):
+    info = video.probe(uneven(tmp_path / name))
+    # the last frame is shown as long as the one before
+    assert info.times == pytest.approx([t / 1000 for t in (*UNEVEN, 4000)])
+    assert info.fps == pytest.approx(10) and info.flaw is None
+
+
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), FORMATS)
+def test_a_constant_rate_needs_no_times(tmp_path, name, codec, pix_fmt):
+    for frames in (1, 40):
+        info = video.probe(write(tmp_path / name, coded(frames), codec,
+                                 pix_fmt))
+        assert info.times is None and info.fps == 25
+
+
+def test_frames_that_an_avi_leaves_out_take_their_time(tmp_path):
+    times = [t for t in range(48) if t % 6 != 3]
+    info = video.probe(write(tmp_path / "clip.avi", coded(40), times=times))
+    assert info.times == pytest.approx([t / 25 for t in (*times, 48)])
+    assert info.fps == pytest.approx(40 * 25 / 48)
+
+
+def test_an_avi_that_reorders_frames_has_no_times(tmp_path):
+    path = write(tmp_path / "clip.avi", coded(40), b_frames=2)
+    info = video.probe(path)
+    assert info.times is None and info.fps == 25
+
+
+@pytest.mark.parametrize("name", [
+    "12:30 clip.mp4", "http:clip.mp4", "file:clip.mp4", "concat:a.mp4|b.mp4",
+    "pipe:0", "-i.mp4", "100%.mp4", "img_%03d.mp4", "a*?[b].mp4",
+    "g\u00fc \u65e5.mp4", "\udcff.mp4"])
+def test_any_name_is_a_file(tmp_path, monkeypatch, name):
+    """Relative too, where FFmpeg would read a protocol."""
+    target = write(tmp_path / "clip.mp4", coded(4), "libx264")
+    target.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert video.probe(name).frames == 4
+    assert numbers(video.read(name)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("name", "start"), [
+    ("img_{:05d}.jpg", 1), ("frame{:06d}.jpg", 1), ("image_{:05d}.jpg", 1),
+    ("{:04d}.jpg", 0), ("{}.JPEG", 1), ("v_1_f{}.png", 8), ("{}.bmp", 97)])
+def test_a_folder_of_images_is_a_video(tmp_path, name, start):
+    """Also with another's ending: ten comes after nine."""
+    frames = coded(14)
+    folder = pictures(tmp_path / "v_1.5_g01", frames, name, start)
+    for path in (folder, tmp_path / "v_1.5_g01.avi", str(folder)):
+        info = video.probe(path)
+        assert info.path == folder and info.container == "images"
+        assert (info.frames, info.claimed, info.fps) == (14, 14, 25)
+        assert (info.width, info.height, info.rotation) == (64, 48, 0)
+        assert info.flaw is None and info.times is None
+        whole = video.read(path)
+        assert whole.shape == (14, 3, 48, 64)
+        assert numbers(whole) == list(range(14))
+        if not name.lower().endswith(("jpg", "jpeg")):
+            want = torch.from_numpy(frames).permute(0, 3, 1, 2)
+            assert torch.equal(whole, want)
+        assert torch.equal(video.read(path, [9, 3, 9]), whole[[9, 3, 9]])
+        same, two = video.sampled(path, lambda n: torch.tensor([0, n - 1]))
+        assert same == info and torch.equal(two, whole[[0, 13]])
+        seen = []
+        assert video.each(path, seen.append) == info
+        assert torch.equal(torch.stack(seen), whole)
+
+
+def test_the_file_comes_before_the_folder(tmp_path):
+    path = write(tmp_path / "a.avi", coded(4))
+    pictures(tmp_path / "a", coded(9))
+    assert video.probe(path).frames == 4
+
+
+def test_what_lies_beside_the_frames_is_left_out(tmp_path):
+    """As the extracted frames of temporal segment networks have it."""
+    folder = pictures(tmp_path / "a", coded(5))
+    for name in ("flow_x_00001.png", "flow_y_00001.png", "._img_00001.png",
+                 "notes.txt", "n_frames"):
+        (folder / name).write_bytes(b"no image of the video")
+    assert numbers(video.read(folder)) == [0, 1, 2, 3, 4]
+
+
+def test_images_of_every_kind_become_red_green_blue(tmp_path):
+    pictures(tmp_path / "a", coded(1))
+    with Image.open(tmp_path / "a" / "img_00001.png") as image:
+        for i, mode in enumerate(("L", "RGBA", "P", "CMYK", "LA", "1"), 2):
+            ending = "jpg" if mode == "CMYK" else "png"
+            image.convert(mode).save(tmp_path / "a" / f"img_{i}.{ending}")
+    assert video.read(tmp_path / "a").shape == (7, 3, 48, 64)
+
+
+def test_a_changed_image_is_read_again(tmp_path):
+    folder = pictures(tmp_path / "a", coded(5))
+    assert video.probe(folder).frames == 5
+    pictures(tmp_path / "b", coded(6))
+    (tmp_path / "b" / "img_00006.png").rename(folder / "img_00006.png")
+    assert video.probe(folder).frames == 6

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lib import ROOT
 
@@ -48,22 +49,41 @@ def numbers(clip):
 
 
 def write(path, frames, codec="mpeg4", pix_fmt="yuv420p", times=None,
-          b_frames=None, **settings):
-    """Encode frames (T, H, W, 3) at 25 frames per second."""
+          b_frames=None, base=Fraction(1, 25), **settings):
+    """Encode frames (T, H, W, 3) at 25 per second, or `times` of `base`."""
     with av.open(str(path), "w", **settings) as file:
         stream = file.add_stream(codec, rate=25)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pix_fmt
         stream.codec_context.gop_size = 10
+        stream.codec_context.time_base = base
         if b_frames is not None:
             stream.codec_context.max_b_frames = b_frames
         for t, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.time_base = Fraction(1, 25)
+            frame.time_base = base
             frame.pts = t if times is None else times[t]
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return Path(path)
+
+
+# 20 frames in 0.2 seconds, then 20 in 3.8: milliseconds
+UNEVEN = [*range(0, 200, 10), *range(200, 4000, 190)]
+
+
+def uneven(path, codec="libx264"):
+    """A file of variable frame rate, of frames that carry their number."""
+    return write(path, coded(40), codec, times=UNEVEN, b_frames=0,
+                 base=Fraction(1, 1000))
+
+
+def pictures(folder, frames, name="img_{:05d}.png", start=1):
+    """A folder of images, as many copies of data sets have them."""
+    folder.mkdir(parents=True)
+    for t, pixels in enumerate(frames, start):
+        Image.fromarray(pixels).save(folder / name.format(t))
+    return folder
 
 
 def cut(path, share):

@@ -1,4 +1,4 @@
-"""Videos per second: drawn puppets, and each decoder on the same file."""
+"""Videos per second: drawn puppets, and the decoder and loader on a file."""
 
 import numpy as np
 import pytest
@@ -17,15 +17,12 @@ def test_puppets(benchmark, extras):
     )
 
 
-@pytest.mark.parametrize("backend", ["pyav", "torchcodec"])
 @pytest.mark.benchmark(group="16 of 100 frames of 320 x 240, H.264")
-def test_decoders(benchmark, backend, tmp_path):
-    if backend == "torchcodec":
-        pytest.importorskip("torchcodec", exc_type=(ImportError, RuntimeError))
+def test_decoder(benchmark, tmp_path):
     path = tmp_path / "clip.mp4"
     write(path, noise(), "libx264")
     indices = video.sample_uniform(100, 16)
-    benchmark(video.read, path, indices, backend=backend)
+    benchmark(video.read, path, indices)
 
 
 @pytest.mark.benchmark(group="16 of 100 frames of 320 x 240, H.264")

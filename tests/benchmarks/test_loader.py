@@ -1,7 +1,7 @@
 """The loader beside the decoder, on real clips, in one run.
 
-Plain PyAV or TorchCodec decode every frame into RGB; the loader gives 16 of
-them, probed, letterboxed to 112 pixels, as a sample. Whole files per round.
+Plain PyAV decodes every frame into RGB; the loader gives 16 of them, probed,
+letterboxed to 112 pixels, as a sample. Whole files per round.
 """
 
 import os
@@ -31,14 +31,6 @@ def by_pyav(paths):
                 frame.to_ndarray(format="rgb24")
 
 
-def by_torchcodec(paths):
-    decoder = pytest.importorskip("torchcodec.decoders",
-                                  exc_type=(ImportError, RuntimeError))
-    for path in paths:
-        for _ in decoder.VideoDecoder(str(path)):
-            pass
-
-
 def by_loader(paths):
     video._probe.cache_clear()
     records = [annotations.Record(p, 0, p.stem, p.stem) for p in paths]
@@ -47,7 +39,7 @@ def by_loader(paths):
         data[i]
 
 
-@pytest.mark.parametrize("way", [by_pyav, by_torchcodec, by_loader])
+@pytest.mark.parametrize("way", [by_pyav, by_loader])
 @pytest.mark.benchmark(group="24 real clips, whole files")
 def test_ways(benchmark, way):
     paths = clips()
