@@ -168,10 +168,13 @@ def _how(name: str, kind: type, value: Any,
         flag = "-p" if some or type(value) is str else "-r"
         return f"{flag} {name} {(*some, 'TEXT')[0]}"
     if kind is bool:
-        return f"-p {name} True"
+        return f"-p {name} True or -p {name} False"
+    low, high = RANGES.get(name, (-math.inf, math.inf))
     try:
         number = kind(float(value))
     except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not low <= number <= high:
         return f"-p {name} NUMBER"
     yaml = f", in YAML {name}: {number!r}" if type(value) is str else ""
     return f"-p {name} {number!r}{yaml}"

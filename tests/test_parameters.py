@@ -85,7 +85,7 @@ def test_every_preset_passes(path):
 WRONG = [  # notebook, parameter, value, what its line says
     # a text for something else, as `papermill -p` hands it over
     ("03", "released", "false", "must be True or False; papermill: "
-     "-p released True"),
+     "-p released True or -p released False"),
     ("01", "mirror", 1, "must be True or False"),
     ("03", "lr", "1e-3", "must be a number from 1e-09 to 10.0; papermill: "
      "-p lr 0.001, in YAML lr: 0.001"),
@@ -125,7 +125,8 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("03", "size", 10**6, "from 32 to 1,024"), ("03", "size", -8, "from 32"),
     ("03", "lr", 0, "from 1e-09"), ("03", "lr", float("nan"), "1e-09"),
     ("03", "lr", float("inf"), "to 10.0"), ("03", "lr", 10**400, "to 10.0"),
-    ("04", "dropout", 1.0, "from 0.0 to 0.99"), ("03", "n_test", 3, "from 8"),
+    ("04", "dropout", 1.0, "from 0.0 to 0.99; papermill: -p dropout NUMBER"),
+    ("03", "n_test", 3, "from 8"),
     ("04", "fields", 0, "from 1"), ("02", "clips", 0, "from 1"),
     ("01", "frames_test", -1, "from 0"), ("03", "batch", 0, "from 1"),
     ("05", "alpha", -0.5, "from 0.0"), ("05", "n_lengths", 0, "from 1"),
