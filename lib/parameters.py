@@ -210,7 +210,8 @@ def _together(given: Mapping, choices: Mapping) -> Iterator[tuple[str, str]]:
             "-p size NUMBER, a smaller one")
     for name, known in choices.items():
         weights = name.replace("backbone", "weights")
-        if isinstance(known, Mapping) and {name, weights} <= {*given}:
+        if weights != name and isinstance(known, Mapping) and (
+                {name, weights} <= {*given}):
             fit = known[given[name]]
             if not any(fnmatch(given[weights], each) for each in fit):
                 yield weights, (

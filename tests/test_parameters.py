@@ -210,7 +210,8 @@ def test_what_the_notebook_sets_later_is_no_parameter():
 
 def test_choices_of_one_notebook():
     rows = {"baseline": {}, "full + A-A": {}, "full": {}}
-    allowed = {"variants": rows, "window": range(8, 100)}
+    allowed = {"variants": rows, "window": range(8, 100)}  # rows: as a dict
+    assert lines("01", allowed, variants=["full"], window=8) == {}
     line = lines("01", allowed, variants=["full + AA"], window=0)
     assert "each one of baseline, full + A-A, full" in line["variants"]
     assert "do you mean 'full + A-A'?" in line["variants"]
