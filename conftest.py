@@ -1,8 +1,9 @@
 """One thread per worker: two workers that each spin two threads are slower.
 
-Results on the CPU depend on the number of threads in the last digits, so the
-refresh command uses one thread too. The file lies here and not in tests/ so
-that a call for a notebook alone reads it as well.
+Their number changes the order of sums on the CPU, and training carries that
+on: other threads, other accuracies, by points. So the refresh command uses one
+thread too. The file lies here and not in tests/ so that a call for a notebook
+alone reads it as well.
 """
 
 import os

@@ -50,10 +50,14 @@ class Explorer(widgets.VBox):
         self.where = self._toggle("where (heat map)", "where" in outputs)
         self.when = self._toggle("when (weights)", "when" in outputs)
         self.outline = self._toggle("true outline", "mask" in samples[0])
-        self.image = widgets.Image(format="jpeg")
+        # on a narrow page the controls wrap and the picture shrinks
+        self.image = widgets.Image(format="jpeg", layout=widgets.Layout(
+            max_width="100%", height="auto"))
         super().__init__([
-            widgets.HBox([self.video, self.frame, self.play]),
-            widgets.HBox([self.where, self.when, self.outline]),
+            *(widgets.HBox(row, layout=widgets.Layout(
+                flex_flow="row wrap", max_width="100%")) for row in (
+                    [self.video, self.frame, self.play],
+                    [self.where, self.when, self.outline])),
             self.image,
         ], layout=widgets.Layout(align_items="flex-start"))
         self._choose()
@@ -89,7 +93,7 @@ class Explorer(widgets.VBox):
         """Prepare the chosen video's maps once, then draw its first frame."""
         self._i = self.video.value
         self._sample = self._samples[self._i]
-        self._predicted = int(self._outputs["logits"][self._i].argmax())
+        self._predicted = self._outputs["logits"][self._i].softmax(0)
         self._where = self._on_frames("where")
         self._when = self._on_frames("when")
         self._heat = None
@@ -111,24 +115,27 @@ class Explorer(widgets.VBox):
         t, sample = self.frame.value, self._sample
         frames = self._heat if self.where.value else sample["video"]
         lanes = [72] * self.when.value + [20] * ("relevant" in sample)
+        title = f"Frame {t} of 0–{len(frames) - 1}"
+        if "fps" in sample:
+            title += f", second {(t + 0.5) / float(sample['fps']):.1f}"
+        notes = canvas.verdict(
+            sample["label"], self._predicted, self._classes)
+        for name, shown in (("where", self.where), ("when", self.when)):
+            if shown.value:
+                notes += canvas.even(name, getattr(self, f"_{name}"))
         figure, axes = canvas.sheet(
-            [canvas.height(frames, WIDTH), *lanes], WIDTH,
-            title=f"Frame {t} of 0–{len(frames) - 1}",
-            notes=canvas.verdict(
-                sample["label"], self._predicted, self._classes
-            ),
-        )
+            [canvas.height(frames, WIDTH), *lanes], WIDTH, title=title,
+            notes=notes, right=canvas.SCALE)
         canvas.film(axes[0], frames[t, None])
         canvas.name_row(axes[0], "where" if self.where.value else "frame")
+        if self.where.value:
+            canvas.heat_scale(axes[0], float(self._where.max()))
         if self.outline.value:
             canvas.outlines(axes[0], sample["mask"][t, None])
         if self.when.value:
             self._bars(axes[1], t)
         if "relevant" in sample:
-            canvas.cells(
-                axes[-1], sample["relevant"], len(frames),
-                low="white", high=canvas.TRUE,
-            )
+            canvas.lane(axes[-1], sample["relevant"], len(frames), 1.0)
             canvas.name_row(axes[-1], "true when")
         self.image.value = canvas.picture(
             figure, photo=True, alt="one frame"
@@ -139,6 +146,9 @@ class Explorer(widgets.VBox):
         colours[now] = canvas.INK
         centres = np.arange(len(self._when)) + 0.5
         ax.bar(centres, self._when.numpy(), 0.9, color=colours)
-        ax.set(xlim=(0, len(self._when)), yticks=[])
-        ax.tick_params(labelbottom=False, bottom=False)
+        top = float(self._when.max())
+        ax.set_xlim(0, len(self._when))
+        ax.yaxis.tick_right()
+        ax.set_yticks((0, top), ("0", f"{top:.2g}"), fontsize=7)
+        ax.tick_params(labelbottom=False, bottom=False, right=False)
         canvas.name_row(ax, "when")

@@ -7,7 +7,9 @@ compares neither, so no test depends on a pixel.
 
 Colours mean the same everywhere: blue is true, vermilion is predicted (the
 two differ for every eye); heat runs from black, nothing, over red to yellow,
-most; and of the cells of `when`, a brighter one carries more weight.
+most; and of cells, white ones are nothing and full ones most: black ones of
+`when` carry weight, blue ones are relevant. Maps, and cells, of one figure
+have one scale, which stands on their right.
 """
 
 import inspect
@@ -62,13 +64,14 @@ def contact_sheet(
 def strip(
     sample: Mapping, where: Tensor | None = None, when: Tensor | None = None,
     *, title: str, spans: Tensor | None = None, classes: Sequence[str] = (),
-    predicted: int | None = None, columns: int = 8,
+    predicted: int | Tensor | None = None, columns: int = 8,
 ) -> Image:
     """What a model looks at in one video: Where-and-When, Fig. 4 and 7.
 
     Rows as in `rows`: frames, `where` `(T', h, w)` and `when` `(T',)`.
-    `spans` `(T', 2)` brings steps to frames; without it T' = T. A sample
-    without a `label`, as a video of one's own, shows the prediction alone.
+    `spans` `(T', 2)` brings steps to frames; without it T' = T. `predicted`
+    is a class, or the probabilities `(K,)` of all. A sample without a
+    `label`, as a video of one's own, shows the prediction alone.
     """
     def on_frames(name: str, x: Tensor | None) -> dict:
         if x is not None and spans is not None:
@@ -87,32 +90,43 @@ def rows(
     """Several maps and weights over one video: RSTAN, Fig. 5 and 7-10.
 
     Rows: frames; each of `maps` `(T, h, w)` as heat over them; each of
-    `weights` `(T,)` as grey cells, the largest white. With them the truth,
-    where the sample knows it: the outline of `mask`, and `relevant` frames
-    in blue. `notes` are `(words, colour)` below the title.
+    `weights` `(T,)` as cells, the largest of all black, or blue where one
+    is bool, a truth. With them the truth, where the sample knows it: the
+    outline of `mask`, and `relevant` frames. A sample with `fps` tells the
+    frames' seconds, too. `notes` are `(words, colour)` below the title.
     """
     video, mask = sample["video"], sample.get("mask")
     shown = canvas.picks(len(video), columns)
+    maps, weights = ({name: x.detach() for name, x in part.items()}
+                     for part in (maps, weights))
+    hottest = max((float(x.max()) for x in maps.values()), default=0.0)
     films = {"frames": video} | {
-        name: overlay(video, where) for name, where in maps.items()}
-    lanes = [(name, when, "black", "white") for name, when in weights.items()]
+        name: overlay(video, where, hottest) for name, where in maps.items()}
+    lanes = {**weights}
     if "relevant" in sample:
-        lanes += [("true when", sample["relevant"], "white", TRUE)]
+        lanes["true when"] = sample["relevant"]
+    most = max((float(x.max()) for x in lanes.values()
+                if x.dtype != torch.bool), default=0.0)
     cell = min(CELL, 320 // len(films))  # more rows, smaller frames
     heights = [canvas.height(video, cell)] * len(films) + [20] * len(lanes)
     notes = [*notes, *[("line: true outline", TRUE)] * (mask is not None)]
+    for name, x in (*maps.items(), *lanes.items()):
+        notes += canvas.even(name, x) if x.dtype != torch.bool else []
     figure, axes = canvas.sheet(
         heights, len(shown) * cell, title=title, notes=notes,
-        left=canvas.margin([*films, *weights]))
+        left=canvas.margin([*films, *weights]),
+        right=canvas.SCALE if maps or lanes else canvas.RIGHT)
     for i, (name, frames) in enumerate(films.items()):
         canvas.film(axes[i], frames[shown])
         canvas.name_row(axes[i], name)
         if mask is not None and (i > 0 or not maps):
             canvas.outlines(axes[i], mask[shown])
-    for ax, lane in zip(axes[len(films):], lanes, strict=True):
-        canvas.cells(ax, lane[1], len(shown), low=lane[2], high=lane[3])
-        canvas.name_row(ax, lane[0])
-    canvas.frame_ticks(axes[-1], shown)
+        if i > 0:
+            canvas.heat_scale(axes[i], hottest)
+    for ax, (name, x) in zip(axes[len(films):], lanes.items(), strict=True):
+        canvas.lane(ax, x, len(shown), most)
+        canvas.name_row(ax, name)
+    canvas.frame_ticks(axes[-1], shown, sample.get("fps"))
     return canvas.picture(figure, photo=True, alt=title)
 
 

@@ -2,10 +2,13 @@
 
 A file of JSON lines to which lines are only added. A line's `key` says what
 the run depended on: its settings, its data and the code; a line whose key is
-not today's is stale.
+not today's is stale. `threads` says with how many torch computed: on a CPU
+their number changes the order of sums, and with it what training comes to, by
+points of accuracy.
 """
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -22,7 +25,8 @@ from lib import ROOT
 
 FIELDS = ("notebook", "dataset", "split", "variant", "seed", "n_test",
           "metrics", "params", "key", "commit", "dirty", "device", "torch",
-          "minutes")
+          "threads", "minutes")  # lines of before have no `threads`
+BEGIN = b'{"notebook": '  # of every line, since FIELDS are written in order
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Registry:
         if not self.path.exists():
             return []
         content = self.path.read_bytes()
-        whole = content[:_whole(content)]
+        whole = content[:_whole(self.path, content)]
         self.note = "" if whole == content else (
             f"{self.path.name}: the last line was cut off while it was "
             "written, and is left out")
@@ -91,7 +95,14 @@ class Registry:
         return lines
 
     def append(self, line: dict) -> None:
-        """Add a line with exactly the `FIELDS`, and have it on the disk."""
+        """Add a line with exactly the `FIELDS`, and have it on the disk.
+
+        Raises:
+            ValueError: for other fields, or a file that is no registry; it
+                is left as it is.
+            OSError: if the line cannot be written, as on a full disk. It is
+                in the message, and the lines before it stay whole.
+        """
         import fcntl
 
         if set(line) != set(FIELDS):
@@ -104,12 +115,21 @@ class Registry:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             content = file.read()
-            end = _whole(content)
+            end = _whole(self.path, content)
             file.truncate(end)
             if content[:end] and not content[:end].endswith(b"\n"):
                 text = "\n" + text
-            file.write(text.encode())
-            os.fsync(file.fileno())
+            try:
+                # a disk that fills up takes a part and raises nothing
+                if file.write(text.encode()) < len(text.encode()):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(end)
+                raise OSError(
+                    error.errno, f"{self.path}: a run's line could not be "
+                    f"written ({error.strerror}). Make room, and add it by "
+                    f"hand: {text.strip()}") from error
 
     def find(self, key: str) -> dict | None:
         """The first line with this key."""
@@ -136,14 +156,28 @@ class Registry:
         return found
 
 
-def _whole(content: bytes) -> int:
-    """Where the whole lines end; an editor may have cut the last newline."""
-    start = content.rfind(b"\n") + 1
+def _whole(path: Path, content: bytes) -> int:
+    """Where the whole lines end; an editor may have cut the last newline.
+
+    What comes after is a line of ours that was cut off. ValueError if it is
+    not, or if the file begins with anything else than a line: it is no
+    registry, and nothing in it may be cut off.
+    """
+    first, start = content.split(b"\n", 1)[0], content.rfind(b"\n") + 1
+    last = content[start:]
     try:
-        json.loads(content[start:])
-        return len(content)
+        json.loads(last)
+        start = len(content)
     except ValueError:
-        return start
+        pass
+    for line in first, content[start:]:
+        # a line of ours may be cut off within BEGIN; it has no "\r"
+        ours = line.startswith(BEGIN) or BEGIN.startswith(line)
+        if not ours or b"\r" in line.rstrip(b"\r"):
+            raise ValueError(
+                f"{path} is no registry, as {line[:40]!r} is no line of one: "
+                "give `results` another file; this one is left as it is")
+    return start
 
 
 def run_key(params: Mapping, data: Mapping, files: Iterable[str]) -> str:

@@ -40,6 +40,7 @@ def ablate(variants: Mapping[str, Mapping], seeds: Iterable[int],
                                 for name, value in metrics.items()},
                     "device": device_name(experiment.device),
                     "torch": torch.__version__,
+                    "threads": torch.get_num_threads(),
                     "minutes": round((time.monotonic() - start) / 60, 3)}
                 if registry:
                     registry.append(known)

@@ -90,6 +90,30 @@ def test_another_video_starts_at_its_first_frame():
     assert explorer.frame.value == 0 and explorer.frame.max == 11
 
 
+def test_on_a_narrow_page_controls_wrap_and_the_picture_shrinks():
+    *rows, image = make().children
+    assert len(rows) == 2
+    for row in rows:
+        assert row.layout.flex_flow == "row wrap"
+        assert row.layout.max_width == "100%"
+    assert image.layout.max_width == "100%" and image.layout.height == "auto"
+
+
+def test_the_picture_says_how_sure_the_model_is():
+    explorer = make()
+    sure = Explorer(
+        explorer._samples, explorer._outputs | {
+            "logits": 9 * explorer._outputs["logits"]}, explorer._classes)
+    assert sure.image.value != explorer.image.value
+
+
+def test_the_picture_tells_the_second_where_the_rate_is_known():
+    explorer = make()
+    timed = Explorer([sample | {"fps": 4.0} for sample in explorer._samples],
+                     explorer._outputs, explorer._classes)
+    assert timed.image.value != explorer.image.value
+
+
 def test_works_with_what_the_model_has():
     explorer = make(where=0, spans=0, when=0)
     assert explorer.where.disabled and explorer.when.disabled

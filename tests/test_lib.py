@@ -19,7 +19,7 @@ LAYERS = (
      "backbones2d", "backbones3d", "bninception", "augment", "nets3d",
      "pretrained3d", "insertion", "mars", "snippets"},
     {"training", "features", "checkpoints", "results", "registry", "canvas",
-     "plots", "explorer"},
+     "plots", "explorer", "parameters"},
 )
 STANDARD = {"math", "typing", "collections", "contextlib", "functools",
             "itertools"}

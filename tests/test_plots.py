@@ -77,6 +77,104 @@ def test_overlay_names_bad_weights(sample, where, message):
         plots.overlay(sample["video"], where)
 
 
+def test_a_mask_of_ones_hides_nothing_and_is_called_even(sample, monkeypatch):
+    """Not an opaque picture: the video shows through a weak tint."""
+    video = sample["video"].clone()
+    video[:, :, :16] = 40
+    seen = plots.overlay(video, torch.ones(16, 4, 4)).float().mean(1)
+    contrast = seen[:, 20:].mean() - seen[:, :12].mean()
+    assert contrast > 0.65 * (128 - 40)
+    # as strong as may be where it matters: the map's own range
+    half = torch.ones(16, 4, 4)
+    half[..., :2] = 0
+    light = plots.overlay(sample["video"], half).float().mean(1)
+    assert light[..., -8:].mean() > light[..., :8].mean() + 60
+    notes = notes_of(monkeypatch)
+    plots.strip(sample, torch.full((16, 4, 4), 0.99), torch.ones(16) / 16,
+                title="t")
+    assert "where is even: mean 0.99" in notes
+    assert "when is even: mean 0.062" in notes
+    notes.clear()
+    plots.strip(sample, half, torch.arange(16.0), title="t")
+    assert notes == ["true: class 1", "line: true outline"]
+
+
+def notes_of(monkeypatch):
+    """What is noted on every sheet that is drawn from now on."""
+    found, sheet = [], canvas.sheet
+
+    def spy(*args, notes=(), **settings):
+        found.extend(words for words, _ in notes)
+        return sheet(*args, notes=notes, **settings)
+
+    monkeypatch.setattr(canvas, "sheet", spy)
+    return found
+
+
+def test_maps_of_one_figure_have_one_scale(sample):
+    """A map that is a tenth of another is dark beside it, and alone not."""
+    bare = {"video": sample["video"]}
+    peak = torch.zeros(16, 4, 4)
+    peak[:, 1:3, 1:3] = 1
+    both = pixels(plots.rows(bare, {"a": peak, "b": peak / 10}, {}, title="t"))
+    y = [32 + row * (plots.CELL + 6) + 50 for row in (1, 2)]
+    strong, weak = (both[at, canvas.LEFT + 50].mean() for at in y)
+    assert strong > weak + 60
+    bar = canvas.LEFT + 800 + 9  # its colours, from most to nothing
+    assert both[y[0] - 45, bar].mean() > both[y[0] + 45, bar].mean() + 100
+
+
+def test_a_truth_beside_weights_is_blue_and_on_no_scale(sample):
+    bare = {"video": sample["video"]}
+    clean = torch.arange(16) >= 8
+    image = plots.rows(bare, {}, {"when": torch.rand(16) / 16, "clean": clean},
+                       title="t")
+    row = 32 + plots.CELL + 6 + 26 + 10
+    blue = near(image, BLUE)[row]
+    assert blue[canvas.LEFT + 405:canvas.LEFT + 795].mean() > 0.9
+    assert not blue[canvas.LEFT + 5:canvas.LEFT + 395].any()
+    when = pixels(image)[row - 26, canvas.LEFT:canvas.LEFT + 800]
+    assert when.mean(-1).min() < 60  # its own largest is black
+
+
+def test_frames_tell_their_seconds_where_the_rate_is_known():
+    for fps, first, name in ((None, "2", "frame"), (4.0, "2\n0.6",
+                                                   "frame\nsecond")):
+        _, (ax,) = canvas.sheet([20], 400, title="t")
+        canvas.frame_ticks(ax, [2, 6], fps)
+        assert ax.get_xticklabels()[0].get_text() == first
+        assert ax.texts[0].get_text() == name
+
+
+def test_probabilities_are_told_of_the_first_three(sample, monkeypatch):
+    classes = ["run", "walk", "wave", "kick"]
+    shares = torch.tensor([0.25, 0.625, 0.02, 0.105], requires_grad=True)
+    told = canvas.verdict(None, shares, classes)
+    assert told == [("predicted: walk 62%", canvas.INK),
+                    ("then run 25%, kick 10%", canvas.QUIET)]
+    assert canvas.verdict(0, shares, classes)[1] == (
+        "predicted: walk 62% ✗", canvas.PREDICTED)
+    assert canvas.verdict(1, shares[:2] / 0.875, ())[1:] == [
+        ("predicted: class 1 71% ✓", canvas.INK),
+        ("then class 0 29%", canvas.QUIET)]
+    with pytest.raises(ValueError, match=r"softmax\(0\)"):
+        canvas.verdict(None, shares * 3, classes)
+    notes = notes_of(monkeypatch)
+    plots.strip({"video": sample["video"], "fps": 3.0}, title="t",
+                classes=classes, predicted=shares)
+    assert "predicted: walk 62%" in notes
+
+
+def test_notes_wrap_inside_a_narrow_figure(sample):
+    brief = {"video": sample["video"][:2], "label": 0}
+    image = plots.strip(brief, title="t", columns=2, classes=[
+        "a class with a name", "another that is long"], predicted=1)
+    dark = pixels(image).min(-1) < 200
+    assert not dark[:, -3:].any()
+    red = near(image, VERMILION, 90).any(1)
+    assert near(image, BLUE, 90).any(1).argmax() < red.argmax() - 10
+
+
 def test_strip_brightness_of_cells_follows_when(sample):
     when = torch.linspace(0, 1, 16)
     image = plots.strip(
@@ -88,7 +186,8 @@ def test_strip_brightness_of_cells_follows_when(sample):
     true_row = int(np.flatnonzero(blue > 200)[5])
     row = grey[true_row - 26]
     cells = [row[canvas.LEFT + 50 * t + 25].mean() for t in range(16)]
-    assert np.all(np.diff(cells) > 5) and cells[0] < 20 and cells[-1] > 235
+    # the largest is the darkest, as in the row of the truth below
+    assert np.all(np.diff(cells) < -5) and cells[0] > 235 and cells[-1] < 60
     truth = near(image, BLUE)[true_row]
     half = canvas.LEFT + 400
     assert truth[half + 5:half + 395].mean() > 0.9
@@ -183,7 +282,7 @@ def test_boxes_call_no_overlap_where_nothing_is_annotated(sample):
     none = torch.full((1, 4), torch.nan)
     unknown = plots.boxes(frames, box, none, [float("nan")], title="t")
     missed = plots.boxes(frames, none, box, [0.0], title="t")
-    line = slice(52, 70)  # the words over the frame
+    line = slice(72, 90)  # the words over the frame, below two notes
     assert not near(unknown, VERMILION, 60)[line].any()
     assert near(missed, VERMILION, 60)[line].any()
 
@@ -292,15 +391,16 @@ def test_rows_draw_every_map_and_weight_in_its_place(sample):
     bare = {"video": sample["video"]}
     image = pixels(plots.rows(
         bare, {"left": left, "right": left.flip(-1)},
-        {"first": torch.arange(16) < 8, "last": torch.arange(16) >= 8},
-        title="t", columns=8))
+        {"first": (torch.arange(16) < 8).float(),
+         "last": (torch.arange(16) >= 8) / 2}, title="t", columns=8))
     top = 14 + 18  # the title; then frames, two maps and two lanes
     for row, order in ((1, 1), (2, -1)):
         y = top + row * (plots.CELL + 6) + 50
         halves = [image[y, canvas.LEFT + x].mean() for x in (15, 85)]
         assert order * (halves[0] - halves[1]) > 40
     below = top + 3 * (plots.CELL + 6)
-    for lane, ends in ((0, (255, 0)), (1, (0, 255))):
+    # one scale for both lanes: a half is grey
+    for lane, ends in ((0, (38, 255)), (1, (255, 146))):
         y = below + lane * 26 + 10
         seen = [image[y, canvas.LEFT + x].mean() for x in (25, 775)]
         assert abs(np.array(seen) - ends).max() < 20

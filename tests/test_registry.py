@@ -87,6 +87,80 @@ def test_a_torn_last_line_is_noted_and_repaired(tmp_path, cut):
     assert kept.note == ""
 
 
+@pytest.mark.parametrize("left", [b"{", b'{"noteb', b'{"notebook": nul'])
+def test_a_first_line_that_was_cut_off_is_repaired(tmp_path, left):
+    kept = Registry(tmp_path / "runs.jsonl")
+    kept.path.write_bytes(left)
+    assert kept.lines() == [] and "was cut off" in kept.note
+    kept.append(line(0))
+    assert [x["seed"] for x in kept.lines()] == [0]
+
+
+OURS = json.dumps(line(0)).encode()
+
+
+@pytest.mark.parametrize("content", [
+    b"my notes", b"my notes\n", b"one\rtwo\r", b"one\r\ntwo\r\n", b"17",
+    b'{"my": "json"}\n', b'{"my": "json"}', b"[1, 2]", b"\xff\xfe{\x00",
+    OURS + b"\r" + OURS + b"\r", OURS + b"\nmy notes", b"\nmy notes"])
+def test_a_file_that_is_no_registry_keeps_every_byte(tmp_path, content):
+    kept = Registry(tmp_path / "notes.txt")
+    kept.path.write_bytes(content)
+    for use in (kept.lines, lambda: kept.append(line(1))):
+        with pytest.raises(ValueError, match="notes.txt is no registry"):
+            use()
+        assert kept.path.read_bytes() == content
+
+
+def test_lines_that_an_editor_ends_by_crlf_are_read_and_kept(tmp_path):
+    kept = Registry(tmp_path / "runs.jsonl")
+    content = OURS + b"\r\n" + OURS + b"\r\n"
+    kept.path.write_bytes(content)
+    kept.append(line(1))
+    assert kept.path.read_bytes().startswith(content)
+    assert [x["seed"] for x in kept.lines()] == [0, 0, 1]
+
+
+FULL = """
+import resource, sys
+from lib.registry import FIELDS, Registry
+path, room = sys.argv[1], int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+Registry(path).append(dict.fromkeys(FIELDS) | {"seed": 7})
+"""
+
+
+@pytest.mark.parametrize("left", [0, 30])
+@pytest.mark.parametrize("end", [b"\n", b"", b'\n{"notebook": "0'])
+def test_a_full_disk_is_said_and_costs_no_line(tmp_path, left, end):
+    """No byte fits, or a part of the line does, which is no error to POSIX."""
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(OURS + b"\n" + OURS + end)
+    room = len(OURS + b"\n" + OURS) + left
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(room)], timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True)
+    assert "runs.jsonl: a run's line could not be written" in done.stderr
+    assert '"seed": 7' in done.stderr  # the result is not lost
+    kept = Registry(path)
+    assert kept.lines() == [json.loads(OURS)] * 2 and kept.note == ""
+    kept.append(line(1))
+    assert [x["seed"] for x in kept.lines()] == [0, 0, 1]
+
+
+def test_lines_from_before_threads_were_noted_stay_as_they_are(tmp_path):
+    kept = Registry(tmp_path / "runs.jsonl")
+    old = line(0, key="k")
+    del old["threads"]
+    content = json.dumps(old).encode() + b"\n"
+    kept.path.write_bytes(content)
+    assert kept.find("k") == old
+    kept.append(line(1, threads=2))
+    assert kept.path.read_bytes().startswith(content)
+    assert kept.lines()[1]["threads"] == 2
+
+
 def test_a_missing_last_newline_costs_no_line(tmp_path):
     kept = Registry(tmp_path / "runs.jsonl")
     kept.append(line(0))

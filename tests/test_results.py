@@ -1,5 +1,6 @@
 """Ablations, intervals, comparisons, and the papers' typed figures."""
 
+import errno
 import math
 
 import pandas as pd
@@ -63,6 +64,34 @@ def test_ablate_runs_each_once_and_goes_on_after_an_interruption(tmp_path):
     # a metric without a value is kept as such, in words JSON knows
     assert found[1]["metrics"]["undefined"] is None
     assert found[1]["params"] == {"steps": 5, "where": True}
+
+
+def test_a_line_tells_the_number_of_threads(tmp_path):
+    (found,) = results.ablate({"full": {}}, [0], Runs(),
+                              experiment=experiment())
+    assert found["threads"] == torch.get_num_threads()
+
+
+def test_ablate_stops_where_a_line_is_not_written(tmp_path, monkeypatch):
+    registry, runs = Registry(tmp_path / "03.jsonl"), Runs()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lib.registry.os.fsync", full)
+    with pytest.raises(OSError, match="could not be written"):
+        results.ablate(VARIANTS, [0], runs, experiment=experiment(),
+                       registry=registry)
+    assert len(runs.seen) == 1 and registry.lines() == []
+
+
+def test_ablate_trains_nothing_for_a_file_that_is_no_registry(tmp_path):
+    registry, runs = Registry(tmp_path / "notes.txt"), Runs()
+    registry.path.write_text("my notes")
+    with pytest.raises(ValueError, match="is no registry"):
+        results.ablate(VARIANTS, [0], runs, experiment=experiment(),
+                       registry=registry)
+    assert not runs.seen and registry.path.read_text() == "my notes"
 
 
 def test_ablate_without_a_registry_gives_the_same_lines(tmp_path):
