@@ -8,12 +8,12 @@ is a GPU, the paper's own sizes are measured instead of the small ones.
 
 import pytest
 import torch
+from machine import DEVICE, measure
 from torch import nn
 from torch.nn import functional as F
 
 from lib import backbones3d, jsta, metrics
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # backbone, side in pixels, clips in a batch
 NAME, SIDE, CLIPS = (("resnet3d", 112, 32) if DEVICE == "cuda"
                      else ("resnet3d_small", 64, 8))
@@ -49,8 +49,6 @@ def train_step(net, x):
     output = net(x)
     output = output.logits if hasattr(output, "logits") else output
     output.square().sum().backward()
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +58,7 @@ def test_block_beside_its_backbone(benchmark, kind):
     benchmark.extra_info["parameters"] = metrics.parameters(net)
     benchmark.extra_info["GMAC a clip"] = (
         metrics.flops(net, x[:, :1]) / 2e9)
-    benchmark.pedantic(train_step, (net, x), rounds=7, warmup_rounds=2)
+    measure(benchmark, train_step, net, x)
 
 
 @pytest.mark.parametrize("form", [jsta.SpatialAttention, Literal])
@@ -74,7 +72,7 @@ def test_one_relu_for_two(benchmark, form, over):
     x = torch.rand(1 if DEVICE == "cpu" else 32, 128, 4, 28, 28,
                    device=DEVICE)
     torch.testing.assert_close(net(x), other(x), rtol=1e-4, atol=1e-4)
-    benchmark.pedantic(train_step, (net, x), rounds=5, warmup_rounds=1)
+    measure(benchmark, train_step, net, x)
 
 
 @pytest.mark.parametrize("number", [2, 4, 8, 16])
@@ -82,7 +80,7 @@ def test_one_relu_for_two(benchmark, form, over):
 def test_growth_with_clips(benchmark, number):
     """From 2: on a CPU torch has a slower convolution for a single clip."""
     net, x = network("replace_3b"), clips(each=number)
-    benchmark.pedantic(train_step, (net, x), rounds=5, warmup_rounds=1)
+    measure(benchmark, train_step, net, x)
 
 
 @pytest.mark.parametrize("form", ["one batch", "clip by clip"])
@@ -97,7 +95,7 @@ def test_one_batch_of_clips(benchmark, form):
             return [net(x[i:i + 1, j:j + 1])
                     for i in range(4) for j in range(4)]
 
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+    measure(benchmark, run)
 
 
 @pytest.mark.parametrize("part", ["woTA", "wiTA"])
@@ -109,4 +107,4 @@ def test_second_step(benchmark, part, number):
     attention = jsta.TemporalAttention(512) if part == "wiTA" else None
     net = jsta.TemporalClassifier(512, 101, attention=attention).to(DEVICE)
     x = torch.rand(32, number, 512, device=DEVICE)
-    benchmark.pedantic(train_step, (net, x), rounds=5, warmup_rounds=1)
+    measure(benchmark, train_step, net, x)

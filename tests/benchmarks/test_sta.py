@@ -9,18 +9,16 @@ beside it. On a CPU there is time for few steps, of one clip.
 """
 
 import statistics
-import time
 from functools import partial
 
 import pytest
 import torch
+from machine import DEVICE, measure, seconds
 
 from lib import insertion, metrics, sta
 from lib.pretrained3d import pretrained3d
 
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
-BATCH, PAIRS, WARM = (16, 30, 5) if GPU else (1, 16, 2)
+BATCH, PAIRS, WARM = (16, 12, 3) if DEVICE == "cuda" else (1, 6, 1)
 PLACES = {"late": "late", "late_single": ["layer3.22"], "early": "early"}
 
 
@@ -38,17 +36,9 @@ def train_step(net, optimiser, x, label):
     optimiser.zero_grad()
     sta.loss(net(x), label)["loss"].backward()
     optimiser.step()
-    if GPU:
-        torch.cuda.synchronize()
 
 
-def seconds(step):
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-@pytest.mark.parametrize("at", PLACES if GPU else ["late"])
+@pytest.mark.parametrize("at", PLACES if DEVICE == "cuda" else ["late"])
 @pytest.mark.benchmark(group="full training step, 16 frames, with modules")
 def test_what_sta_adds(benchmark, at):
     x = torch.rand(BATCH, 16, 3, 112, 112, device=DEVICE)
@@ -96,7 +86,5 @@ def test_growth_with_t(benchmark, kind, frames):
     def step():
         net.zero_grad()
         net(x).square().mean().backward()
-        if GPU:
-            torch.cuda.synchronize()
 
-    benchmark.pedantic(step, rounds=5, warmup_rounds=1)
+    measure(benchmark, step)

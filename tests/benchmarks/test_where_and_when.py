@@ -8,6 +8,7 @@ Read ratios within a group; absolute times belong to one machine.
 import pytest
 import torch
 from einops import einsum
+from machine import DEVICE, measure
 from torch.nn import functional as F
 
 from lib import backbones2d
@@ -20,7 +21,11 @@ def network(**options):
     torch.manual_seed(0)
     return ww.WhereAndWhen(
         C, CLASSES, hidden=D, mask_channels=(32, 16), **options
-    ).eval()
+    ).eval().to(DEVICE)
+
+
+def features(videos, frames, side):
+    return torch.rand(videos, frames, C, side, side, device=DEVICE)
 
 
 def literal_form(net, x):
@@ -54,21 +59,23 @@ def train_step(net, forward, x):
 @pytest.mark.parametrize("form", ["lib", "literal"])
 @pytest.mark.benchmark(group="forward and backward, n=16")
 def test_loop(benchmark, form):
-    net, x = network(), torch.rand(8, 16, C, 8, 8)
+    net, x = network().double(), features(8, 16, 8)
     forms = {
         "lib": lambda x: net(x).logits,
         "literal": lambda x: literal_form(net, x),
     }
-    with torch.no_grad():
-        torch.testing.assert_close(forms["lib"](x), forms["literal"](x))
-    benchmark(train_step, net, forms[form], x)
+    with torch.no_grad():  # in float64, as a GPU rounds to TF32
+        torch.testing.assert_close(
+            forms["lib"](x.double()), forms["literal"](x.double()))
+    net.float()
+    measure(benchmark, train_step, net, forms[form], x)
 
 
 @pytest.mark.parametrize("part", ["backbone", "average", "full"])
 @pytest.mark.benchmark(group="one batch of videos, forward")
 def test_cost_beside_the_backbone(benchmark, part):
-    video = torch.rand(8, 8, 3, 64, 64)
-    cnn = backbones2d.frame_cnn("small").eval()
+    video = torch.rand(8, 8, 3, 64, 64, device=DEVICE)
+    cnn = backbones2d.frame_cnn("small").eval().to(DEVICE)
     with torch.inference_mode():
         x = cnn(video)
         parts = {
@@ -76,26 +83,27 @@ def test_cost_beside_the_backbone(benchmark, part):
             "average": lambda: average(x),
             "full": lambda: full(x),
         }
-        average, full = backbones2d.FrameAverage(C, CLASSES), network()
-        benchmark(parts[part])
+        average = backbones2d.FrameAverage(C, CLASSES).to(DEVICE)
+        full = network()
+        measure(benchmark, parts[part])
 
 
 @pytest.mark.parametrize("n", [4, 8, 16, 32])
 @pytest.mark.benchmark(group="growth with the number of frames")
 def test_growth_with_frames(benchmark, n):
-    net, x = network(), torch.rand(4, n, C, 8, 8)
-    benchmark(train_step, net, lambda x: net(x).logits, x)
+    net, x = network(), features(4, n, 8)
+    measure(benchmark, train_step, net, lambda x: net(x).logits, x)
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])
 @pytest.mark.benchmark(group="growth with the size of the map")
 def test_growth_with_positions(benchmark, side):
-    net, x = network(), torch.rand(4, 8, C, side, side)
-    benchmark(train_step, net, lambda x: net(x).logits, x)
+    net, x = network(), features(4, 8, side)
+    measure(benchmark, train_step, net, lambda x: net(x).logits, x)
 
 
 @pytest.mark.parametrize("videos", [2, 8, 32])
 @pytest.mark.benchmark(group="growth with the batch")
 def test_growth_with_batch(benchmark, videos):
-    net, x = network(), torch.rand(videos, 8, C, 8, 8)
-    benchmark(train_step, net, lambda x: net(x).logits, x)
+    net, x = network(), features(videos, 8, 8)
+    measure(benchmark, train_step, net, lambda x: net(x).logits, x)
