@@ -145,17 +145,6 @@ def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def paired_wins(lines: Iterable[Mapping], metric: str, a: str, b: str,
-                margin: float = 0.0) -> str:
-    """Say in how many of the seeds that both have `a` beats `b`."""
-    runs = _by_variant(lines, metric, stale=False)
-    first, second = runs.get(a, {}), runs.get(b, {})
-    gains = [first[seed] - second[seed] for seed in first if seed in second]
-    wins = sum(gain > margin for gain in gains)
-    return (f"{a} beats {b} by more than {margin:g} in {wins} of "
-            f"{len(gains)} seeds: {bool(gains) and wins == len(gains)}")
-
-
 def paper(name: str, table: str) -> pd.DataFrame:
     """A paper's table as typed in papers.yaml, in the file's order.
 

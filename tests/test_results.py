@@ -199,17 +199,6 @@ def test_an_impossible_share_is_refused():
             results.accuracy_interval(correct, n)
 
 
-def test_paired_wins_counts_seeds_and_can_say_false():
-    few = lines(base=[0.5, 0.5, 0.5, 0.4], full=[0.6, 0.51, 0.7])
-    assert results.paired_wins(few, "accuracy", "full", "base") == (
-        "full beats base by more than 0 in 3 of 3 seeds: True")
-    assert results.paired_wins(few, "accuracy", "full", "base", 0.05) == (
-        "full beats base by more than 0.05 in 2 of 3 seeds: False")
-    stale = lines(stale=True, base=[0.1], full=[0.9])
-    assert results.paired_wins(stale, "accuracy", "full", "base").endswith(
-        "0 of 0 seeds: False")
-
-
 def test_every_typed_figure_has_the_schema():
     entries = yaml.safe_load((ROOT / results.PAPERS).read_text("utf-8"))
     for entry in entries:
