@@ -7,11 +7,13 @@ killed leaves nothing that looks whole, and the next one goes on.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -187,6 +189,26 @@ def report(counts: Sequence[Count]) -> int:
     return wrong
 
 
+@contextlib.contextmanager
+def stopped_in_order() -> Iterator[None]:
+    """SIGTERM and a closed terminal end by an exception, as Ctrl-C does.
+
+    So what was begun is cleared away, and no other program works on.
+    """
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main(text: str, recipe: Recipe, arguments: Sequence[str] | None = None
          ) -> int:
     """The command line of a data set's script; 0 if all is there.
@@ -202,10 +224,12 @@ def main(text: str, recipe: Recipe, arguments: Sequence[str] | None = None
     parser.add_argument("--splits-only", action="store_true",
                         help="get the lists and annotations, no videos")
     options = parser.parse_args(arguments)
-    print(text.strip(), "\n")
+    # a relative root counts from where the script was called
+    print(f"{text.strip()}\n\n{recipe.name} in {options.root.absolute()}:")
     try:
-        counts = prepare(recipe, options.root, options.given,
-                         options.splits_only)
+        with stopped_in_order():
+            counts = prepare(recipe, options.root, options.given,
+                             options.splits_only)
     except Unreachable as error:
         print(f"\nNo host gave what {recipe.name} needs:\n{error}\n\n"
               f"By hand: {by_hand(recipe, options.splits_only)}",

@@ -1,4 +1,4 @@
-"""Optical flow: measure it, keep it, take the camera out, look at it.
+"""Optical flow: measure it, take the camera out, look at it.
 
 Flow is (T-1, 2, H, W) float32 in pixels per frame, x first: the surface
 point at a pixel of frame t is that far away in frame t + 1.
@@ -49,27 +49,6 @@ def dis(video: torch.Tensor) -> torch.Tensor:
         moved = search.calc(greys[t], greys[t + 1], None)
         flow[t] = torch.from_numpy(moved).permute(2, 0, 1)
     return flow
-
-
-def tvl1(video: torch.Tensor) -> torch.Tensor:
-    """TV-L1 flow (Zach et al., 2007), as two-stream networks were trained on.
-
-    Forty times as slow as `dis`. Shapes as there. ImportError without
-    OpenCV's contrib modules.
-    """
-    import cv2
-
-    if not hasattr(cv2, "optflow"):
-        raise ImportError("TV-L1 flow needs opencv-contrib-python-headless "
-                          "in the place of opencv-python-headless")
-    search = cv2.optflow.DualTVL1OpticalFlow_create()
-    greys = [cv2.cvtColor(frame.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY)
-             for frame in video.cpu().contiguous()]
-    fields = [search.calc(a, b, None)
-              for a, b in zip(greys, greys[1:], strict=False)]
-    if not fields:
-        return torch.empty(0, 2, *video.shape[-2:])
-    return torch.from_numpy(np.stack(fields)).movedim(-1, 1).contiguous()
 
 
 def stacked(clips: torch.Tensor) -> torch.Tensor:
@@ -174,20 +153,6 @@ def without_camera(flow: torch.Tensor) -> torch.Tensor:
             end = cv2.perspectiveTransform(end, np.linalg.inv(camera))
         left[t] = torch.from_numpy(end - pixel).permute(2, 0, 1)
     return left
-
-
-def quantise(flow: torch.Tensor, bound: float = 20.0) -> torch.Tensor:
-    """Flow as int8: clipped to `bound` pixels, in 254 steps.
-
-    Within the bound the error is at most bound / 254: 0.08 pixels for 20.
-    """
-    scaled = flow.clamp(-bound, bound) * (127 / bound)
-    return scaled.round().to(torch.int8)
-
-
-def dequantise(kept: torch.Tensor, bound: float = 20.0) -> torch.Tensor:
-    """The flow (float32) that `quantise` has kept with the same bound."""
-    return kept.float() * (bound / 127)
 
 
 def warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:

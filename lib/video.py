@@ -315,15 +315,6 @@ def _upright(frame: av.VideoFrame) -> torch.Tensor:
     return torch.rot90(rgb.permute(2, 0, 1), turn, (1, 2)).contiguous()
 
 
-def each(path: str | Path,
-         visit: Callable[[torch.Tensor], None]) -> VideoInfo:
-    """Call `visit` with every frame (3, H, W), uint8 RGB, in order.
-
-    For videos that do not fit in memory; ask the result for a flaw.
-    """
-    return _scan(Path(path), lambda index, frame: visit(_upright(frame)))
-
-
 def _skim(index: int, frame: av.VideoFrame) -> bool:
     return False
 

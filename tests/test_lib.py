@@ -13,7 +13,7 @@ PAPERS = {"rstan", "jsta", "where_and_when", "sta_cnn", "sta_cnn_motion",
           "sta"}
 LAYERS = (
     {"annotations", "annotations_lists", "annotations_boxes", "video",
-     "clips", "flow", "flying_chairs", "samples", "shards", "kinetics",
+     "clips", "flow", "flying_chairs", "samples", "kinetics",
      "puppets", "puppet_actions", "puppet_people", "puppet_scene"},
     {"datasets", "views", "metrics", "localisation", "readout",
      "backbones2d", "backbones3d", "bninception", "augment", "nets3d",

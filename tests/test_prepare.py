@@ -64,15 +64,27 @@ def test_licence_and_citation_stand_at_the_top(name):
     assert f"data_scripts/{name}.py --root" in text
 
 
-def test_a_script_runs_as_a_command(tmp_path):
+def command(*words, cwd):
+    return subprocess.run(
+        [sys.executable, ROOT / "data_scripts" / words[0], *words[1:]],
+        cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_a_script_runs_from_any_folder(tmp_path):
     given = tmp_path / "given"
     writer.main(given, format="kth", n_train=6, n_test=6, size=32, frames=10)
-    done = subprocess.run(
-        [sys.executable, "data_scripts/kth.py", "--root", tmp_path / "root",
-         "--from", given], cwd=ROOT, capture_output=True, text=True,
-        timeout=120)
+    done = command("kth.py", "--root", "root", "--from", "given",
+                   cwd=tmp_path)
     assert done.returncode == 1 and "DIFFERS" in done.stdout, done.stderr
+    assert f"KTH in {tmp_path / 'root'}:" in done.stdout
     assert "listed videos that are there" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["puppets", "three_splits", "bninception",
+                                  "pretrain_backbone"])
+def test_other_scripts_start_in_any_folder(name, tmp_path):
+    done = command(f"{name}.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr
 
 
 def recipe(source=None, counts=None, finish=None, inside=""):

@@ -1,10 +1,18 @@
 """Hostile archives: refused, and nothing is written outside or left."""
 
+import bz2
+import gzip
 import io
+import json
+import lzma
 import os
+import signal
 import stat
+import subprocess
 import sys
 import tarfile
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -12,8 +20,12 @@ import pytest
 import unpack as unpacking
 from unpack import UnsafeArchive, unpack
 
+from lib import ROOT
+
 NAMES = ("/abs.txt", "../out.txt", "a/../../out.txt", "C:/out.txt",
-         "..\\out.txt", "a\\b.txt", "..", "a/..", "bad\nname")
+         "..\\out.txt", "a\\b.txt", "..", "a/..")
+# what some readers of a listing take for the end of a line
+ENDS = ("\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029")
 
 
 @pytest.fixture
@@ -42,7 +54,9 @@ def zipped(folder, *entries, name="a.zip", compress=zipfile.ZIP_DEFLATED):
 
 def tarred(folder, *members, name="a.tar.gz"):
     path = folder / name
-    with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as file:
+    mode = {"gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(
+        name.rpartition(".")[2], "w")
+    with tarfile.open(path, mode) as file:
         for member, data in members:
             member.size = len(data)
             file.addfile(member, io.BytesIO(data))
@@ -72,7 +86,9 @@ def test_sound_archives(place):
         unpack(archive, folder)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [
+    *NAMES, *(f"bad{end}../../out.txt" for end in ENDS),
+    *(f"bad{end}name" for end in ENDS)])
 def test_names_that_leave_the_folder(place, name):
     inside = place.parents[1] / "in"
     refused(zipped(inside, ("ok.txt", b"1"), (name, b"x")), place)
@@ -109,10 +125,27 @@ def test_bombs(place, monkeypatch):
     # many that are small by themselves
     refused(zipped(inside, *((f"{i}", bytes(2**18)) for i in range(64))),
             place, "bomb")
-    monkeypatch.setattr(unpacking, "ENTRIES", 99)
-    refused(zipped(inside, *((f"{i}", b"") for i in range(100))), place,
-            "entries")
-    unpack(zipped(inside, *((f"{i}", b"") for i in range(99))), place)
+
+
+@pytest.mark.parametrize("many", [
+    lambda folder, n: zipped(folder, *((f"{i}", b"") for i in range(n))),
+    lambda folder, n: tarred(folder, *((member(f"{i}"), b"")
+                                       for i in range(n))),
+    lambda folder, n: tarred(folder, *(
+        (member("x", tarfile.DIRTYPE), b"") for i in range(n)))])
+def test_more_entries_than_a_sound_archive_has(place, monkeypatch, many):
+    inside = place.parents[1] / "in"
+    monkeypatch.setattr(unpacking, "ENTRIES", 200)
+    refused(many(inside, 300), place, "more (than 2|entries than a zip)")
+    unpack(many(inside, 150), place)
+
+
+def test_a_large_directory_of_a_zip_is_not_read(place, monkeypatch):
+    path = zipped(place.parents[1] / "in", *((f"{i}", b"") for i in
+                                              range(3000)))
+    monkeypatch.setattr(unpacking, "ENTRIES", 200)
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", None)
+    refused(path, place, "a.zip: more entries")
 
 
 def test_a_zip_that_lies_about_its_size(place, monkeypatch):
@@ -158,6 +191,198 @@ def test_damaged_archives(place, name):
         refused(path, place, "damaged")
     with pytest.raises(UnsafeArchive, match="no archive"):
         unpack(path.with_suffix(".exe"), place)
+
+
+def blocks(*parts):
+    """The bytes of a tar made of TarInfos and of what follows them."""
+    parts = [p.tobuf() if isinstance(p, tarfile.TarInfo) else
+             p + bytes(-len(p) % 512) for p in parts]
+    return b"".join(parts)
+
+
+def sized(name, size, kind=tarfile.REGTYPE):
+    info = member(name, kind)
+    info.size = size
+    return info
+
+
+END = bytes(1024)
+FILES = [blocks(sized(f"{i}", 700), bytes([65 + i]) * 700) for i in range(4)]
+PACK = {"tar": bytes, "tar.gz": gzip.compress, "tar.bz2": bz2.compress,
+        "tar.xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("content", [
+    b"".join(FILES),  # no end mark
+    b"".join(FILES[:2]) + END[:100],
+    b"".join(FILES)[:-2000],
+    FILES[0] + b"?" + FILES[1][1:] + FILES[2] + END,  # a damaged header
+    FILES[0] + bytes(512) + FILES[1][512:] + FILES[2] + END,
+    FILES[0] + END + FILES[1] + END,  # two archives in a row
+])
+def test_a_tar_that_is_not_whole(place, suffix, content):
+    """tarfile reads each of them to an end, without a word."""
+    path = place.parents[1] / "in" / f"a.{suffix}"
+    path.write_bytes(PACK[suffix](b"".join(FILES) + END))
+    unpack(path, place)
+    assert sorted(os.listdir(place)) == ["0", "1", "2", "3"]
+    other = place.with_name("other")
+    path.write_bytes(PACK[suffix](content))
+    with pytest.raises(UnsafeArchive, match=f"a.{suffix}.*get it again"):
+        unpack(path, other)
+    assert os.listdir(place.parent) == ["new"]
+
+
+def test_gzip_to_its_last_byte(place):
+    path = place.parents[1] / "in" / "a.tar.gz"
+    first, second = (gzip.compress(b"".join(part) + END) for part in
+                     (FILES[:2], FILES[2:]))
+    for data in (first[:-8], first[:-1],
+                 first[:-8] + b"crc?" + first[-4:],
+                 first[:-4] + b"size", first + second, first + b"more"):
+        path.write_bytes(data)
+        refused(path, place, "a.tar.gz")
+    # one tar that was packed in pieces, as parallel programs do
+    path.write_bytes(b"".join(gzip.compress(x) for x in (*FILES, END)))
+    unpack(path, place)
+    assert len(os.listdir(place)) == 4
+
+
+@pytest.mark.parametrize("suffix", ["tar.xz", "tar.bz2"])
+def test_damage_inside_of_what_is_packed(place, suffix):
+    path = place.parents[1] / "in" / f"a.{suffix}"
+    data = PACK[suffix](b"".join(FILES) + os.urandom(5000) + END)
+    for i in range(8, len(data), len(data) // 40):
+        path.write_bytes(data[:i] + bytes([data[i] ^ 0x55]) + data[i + 1:])
+        refused(path, place, f"a.{suffix}")
+        path.write_bytes(data[:i])
+        refused(path, place, f"a.{suffix}")
+
+
+def pax(*lines, kind=tarfile.XHDTYPE):
+    body = b"".join(b"%d %s" % (len(x) + 3, x) for x in lines)
+    return blocks(sized("pax", len(body), kind), body)
+
+
+@pytest.mark.parametrize("content", [
+    sized("x", -1).tobuf(tarfile.GNU_FORMAT),
+    sized("x", -512).tobuf(tarfile.GNU_FORMAT),
+    sized("x", -2**60).tobuf(tarfile.GNU_FORMAT),
+    sized("x", 2**60).tobuf(tarfile.GNU_FORMAT),
+    sized("x", -512, tarfile.XHDTYPE).tobuf(tarfile.GNU_FORMAT),
+    sized("x", 2**40, tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT),
+    pax(b"size=-1024\n") + sized("x", 3).tobuf(),
+    pax(b"size=9000000\n") + sized("x", 3).tobuf(),
+    pax(b"GNU.sparse.map=a,b\n") + sized("x", 3).tobuf(),
+    pax(b"path=x\n") * 2000 + sized("x", 3).tobuf()])
+def test_headers_of_a_tar_that_lie(place, content):
+    path = place.parents[1] / "in" / "a.tar.gz"
+    path.write_bytes(gzip.compress(FILES[0] + content + FILES[1] + END))
+    refused(path, place, "a.tar.gz")
+
+
+@pytest.mark.parametrize("kind", [
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK])
+def test_a_large_header_is_not_read(place, kind):
+    path, size = place.parents[1] / "in" / "a.tar.gz", 2**25
+    path.write_bytes(gzip.compress(
+        blocks(sized("x", size, kind), bytes(size)) + FILES[0] + END))
+    tracemalloc.start()
+    refused(path, place, "a.tar.gz.*long header")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 16
+
+
+def test_global_headers_are_not_kept(place, monkeypatch):
+    """The last entry of millions would copy what all before it said."""
+    path, kept = place.parents[1] / "in" / "a.tar", []
+    with path.open("wb") as file:
+        for i, one in enumerate(FILES):
+            file.write(pax(b"k%05d=1\n" % i, kind=tarfile.XGLTYPE) + one)
+        file.write(END)
+    apply = tarfile.TarInfo._apply_pax_info
+    monkeypatch.setattr(tarfile.TarInfo, "_apply_pax_info", lambda *given: (
+        kept.append(len(given[1])), apply(*given))[1])
+    unpack(path, place)
+    assert kept and max(kept) == 1
+
+
+def test_time_is_bounded(place, monkeypatch):
+    path = tarred(place.parents[1] / "in", (member("x"), b"1"))
+    monkeypatch.setattr(unpacking, "SECONDS", (-1, 0))
+    refused(path, place, "too long.*--from")
+
+
+@pytest.mark.parametrize("method, name", [
+    (9, "Deflate64"), (93, "Zstandard"), (97, "WavPack"), (99, "AES"),
+    (77, "unknown")])
+def test_methods_of_zip_that_python_cannot_read(place, method, name):
+    path = zipped(place.parents[1] / "in", ("x", b"1"))
+    data = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        at = data.index(sign) + offset
+        data[at:at + 2] = method.to_bytes(2, "little")
+    path.write_bytes(data)
+    refused(path, place, rf"method {method} \({name}\).*--from")
+
+
+@pytest.mark.parametrize("method", unpacking.METHODS)
+def test_methods_of_zip_that_python_reads(place, method):
+    path = zipped(place.parents[1] / "in", ("x", bytes(2**20)),
+                  compress=method)
+    unpack(path, place)
+    assert (place / "x").read_bytes() == bytes(2**20)
+
+
+def test_two_zips_in_a_row(place):
+    """zipfile would read the second alone."""
+    inside = place.parents[1] / "in"
+    first = zipped(inside, ("x", b"1"), name="1.zip").read_bytes()
+    path = zipped(inside, ("y", b"2"))
+    path.write_bytes(first + path.read_bytes())
+    refused(path, place, "before its first entry")
+
+
+def test_a_zip_that_claims_more_than_it_has(place):
+    path = zipped(place.parents[1] / "in", ("x", b"1" * 100))
+    data = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        at = data.index(sign) + offset
+        data[at:at + 4] = (200).to_bytes(4, "little")
+    path.write_bytes(data)
+    refused(path, place, "100 bytes, not 200")
+
+
+def test_paths_too_deep_or_too_long(place):
+    inside = place.parents[1] / "in"
+    for name in ("a/" * 1000 + "x", "a" * 300, ("a" * 200 + "/") * 6 + "x",
+                 "ä" * 150):
+        refused(zipped(inside, (name, b"1")), place, "too long|folders")
+        refused(tarred(inside, (member(name), b"1")), place,
+                "too long|folders")
+    unpack(zipped(inside, ("a/" * 30 + "ä" * 120, b"1")), place)
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a")])
+def test_a_file_and_a_folder_of_one_name(place, names):
+    inside = place.parents[1] / "in"
+    refused(zipped(inside, *((name, b"1") for name in names)), place)
+    refused(tarred(inside, *((member(name), b"1") for name in names)), place)
+
+
+def test_a_full_disk_is_no_damage(place, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(unpacking, "_copy", full)
+    for path in (zipped(place.parents[1] / "in", ("x", b"1")),
+                 tarred(place.parents[1] / "in", (member("x"), b"1"))):
+        with pytest.raises(OSError, match="No space"):
+            unpack(path, place)
+        assert not os.listdir(place.parent)
 
 
 # A stand-in for the programs that unpack rar, which a test cannot bring
@@ -221,9 +446,18 @@ def test_rar(place, tool):
         unpack(zipped(inside, ("fail", b"x"), name="x.rar"), other)
     damaged = inside / "y.rar"
     damaged.write_bytes(b"no archive")
-    with pytest.raises(UnsafeArchive, match="cannot read"):
+    with pytest.raises(UnsafeArchive, match="cannot read.*--from"):
         unpack(damaged, other)
     assert {p.name for p in place.parent.iterdir()} == {"new"}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_listings_are_read_in_one_way(place, tool, end):
+    """The tool unpacks what it is told: outside, if the names say so."""
+    for name in (f"a{end}../../out.txt", f"a{end}Size = ../../../out.txt",
+                 f"a{end}b/../../../out.txt"):
+        refused(zipped(place.parents[1] / "in", (name, b"x"), name="x.rar"),
+                place, "entry")
 
 
 def test_rar_bomb(place, tool, monkeypatch):
@@ -239,3 +473,95 @@ def test_no_program_for_rar(place, monkeypatch):
     with pytest.raises(RuntimeError, match=words):
         unpack(path, place)
     assert not [*place.parent.iterdir()]
+
+
+# What asks for a password, and what works for ever with a helper of its own.
+ASKS = "#!{python}\nprint(input('password? '))\n"
+WORKS = """#!{python}
+import json, os, subprocess, sys
+if "x" not in sys.argv:
+    sys.exit()
+own = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+with open({note!r} + ".part", "w") as note:
+    json.dump([os.getpid(), own.pid], note)
+os.rename({note!r} + ".part", {note!r})
+own.wait()
+"""
+# A data script whose one part comes in x.rar
+SCRIPT = """
+import sys
+sys.path.insert(0, {!r})
+import prepare
+sys.exit(prepare.main("x", prepare.Recipe("Set", [prepare.Part(
+    "set", prepare.Source("x.rar"))], lambda *_: [])))
+"""
+
+
+def program(folder, monkeypatch, text, **names):
+    path = folder / "tool" / "7z"
+    path.parent.mkdir()
+    path.write_text(text.format(python=sys.executable, **names))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(path.parent))
+
+
+def test_nobody_is_asked_for_a_password(place, monkeypatch):
+    reading, writing = os.pipe()  # where nobody types anything
+    monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
+    program(place.parents[1], monkeypatch, ASKS)
+    path = zipped(place.parents[1] / "in", ("x", b""), name="x.rar")
+    start = time.monotonic()
+    refused(path, place, "EOF.*password.*--from")
+    assert time.monotonic() - start < 30
+    sys.stdin.close()
+    os.close(writing)
+
+
+def alive(process):
+    """Whether it runs; what has ended and waits to be asked does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(),
+                                reason="asks Linux which processes run")
+
+
+@needs_proc
+def test_a_tool_has_its_time(place, monkeypatch):
+    note = place.parents[1] / "tool" / "note"
+    program(place.parents[1], monkeypatch, WORKS, note=str(note))
+    monkeypatch.setattr(unpacking, "TOOL_SECONDS", (3, 0))
+    refused(zipped(place.parents[1] / "in", ("x", b""), name="x.rar"), place,
+            "too long")
+    assert not any(alive(one) for one in json.loads(note.read_text()))
+
+
+@needs_proc
+@pytest.mark.parametrize("number", [
+    signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_script_that_is_stopped_stops_the_tool(tmp_path, monkeypatch,
+                                                 number):
+    note, given = tmp_path / "note", tmp_path / "given"
+    given.mkdir()
+    zipped(given, ("x", b""), name="x.rar")
+    program(tmp_path, monkeypatch, WORKS, note=str(note))
+    script = subprocess.Popen([
+        sys.executable, "-c", SCRIPT.format(str(ROOT / "data_scripts")),
+        "--root", tmp_path / "root", "--from", given])
+    try:
+        for _ in range(600):
+            if note.exists():
+                break
+            time.sleep(0.1)
+        ours = json.loads(note.read_text())
+        assert all(alive(one) for one in ours)
+        script.send_signal(number)
+        assert script.wait(timeout=60) not in (0, None)
+    finally:
+        script.kill()
+    assert not any(alive(one) for one in ours)
+    assert os.listdir(tmp_path / "root") == [".lock"]
