@@ -1,6 +1,7 @@
 """What the README says is there, runs, and is rendered from the records."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -88,6 +89,24 @@ def test_help_is_there(command):
     )
     assert done.returncode == 0, done.stderr
     assert "seed" in done.stdout or "steps" in done.stdout
+
+
+def test_a_copied_piece_works_as_it_says(tmp_path):
+    """In a folder of its own, with a network from torchvision."""
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    shutil.copy(ROOT / "lib" / "where_and_when.py", tmp_path)
+    (tmp_path / "use.py").write_text(f"""
+import torch
+video, label = torch.rand(2, 3, 3, 64, 64), torch.tensor([1, 2])
+{code}
+assert out.logits.shape == (2, 51) and out.where.shape == (2, 3, 2, 2)
+large = WhereAndWhen(channels=2048, classes=51)
+print(f"{{sum(p.numel() for p in large.parameters()) / 1e6:.1f}} million")
+""")
+    done = subprocess.run([sys.executable, "use.py"], cwd=tmp_path,
+                          timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in TEXT.replace("\n", " ")
 
 
 def test_environment_has_one_list_of_packages():
