@@ -3,7 +3,7 @@
     pytest tests/benchmarks/test_rstan.py --benchmark-group-by=group
 
 Read ratios within a group; absolute times belong to one machine. Where there
-is a GPU, the step is also compiled.
+is a GPU, the forward step is also compiled.
 """
 
 from functools import partial
