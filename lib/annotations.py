@@ -1,17 +1,19 @@
 """The official lists of real data sets, read into records.
 
 No video is opened here. A reader returns `Lists`; a missing folder or file
-gives an error that says what was looked for, where, and how to get it. Here
-are the records, UCF101 and UT-Interaction; annotations_lists.py reads the
-other lists, annotations_boxes.py the sets with masks, joints and boxes.
+gives an error that says what was looked for, where, and how to get it, and
+a wrong line one that names the file and the line. Here are the records and
+their check, UCF101 and UT-Interaction; annotations_lists.py reads the other
+lists, annotations_boxes.py the sets with masks, joints and boxes.
 """
 
 import csv
+import io
 import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,10 @@ UT_ACTORS = {"0": "left", "1": "right", "-1": "both"}
 HOW = ("Run data_scripts/{}.py --root FOLDER, which gets it or says how, "
        "and name FOLDER by data_root or DATA_ROOT.")
 HOW_UCF101, HOW_UT = HOW.format("ucf101"), HOW.format("ut_interaction")
+LARGEST = 256 * 2**20  # bytes of a list: Moments in Time has 800,000 lines
+LONGEST = 10_000  # characters of a line
+CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
+NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def data_folder(data_root: str | Path | None = None) -> Path:
@@ -90,6 +96,133 @@ def require(path: Path, what: str, how: str) -> Path:
     return path
 
 
+def text(path: Path) -> str:
+    """The UTF-8 text of a file, whether or not it begins with a mark.
+
+    Raises a ValueError, which names the line, for what is no such text.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} has more than {LARGEST} bytes")
+    data = path.read_bytes()
+    try:
+        found = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + data.count(b"\n", 0, error.start)
+        raise ValueError(f"{path}:{line}: no UTF-8 text, save it as such "
+                         f"({error.reason})") from error
+    if control := CONTROL.search(found):
+        line = 1 + found.count("\n", 0, control.start())
+        raise ValueError(f"{path}:{line}: no text: it holds {control[0]!r}")
+    return found
+
+
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a list that are not empty, each with `file:number`."""
+    for number, line in enumerate(io.StringIO(text(path), None), start=1):
+        if len(line) > LONGEST:
+            raise ValueError(f"{path}:{number}: a line of {len(line)} "
+                             f"characters; at most {LONGEST} are read")
+        if line := line.strip():
+            yield f"{path}:{number}", line
+
+
+def rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The cells of each line of a .csv file, with `file:number`."""
+    for where, line in lines(path):
+        try:
+            yield where, next(csv.reader([line], strict=True))
+        except csv.Error as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+def once(seen: dict[Any, str], key: Any, where: str) -> None:
+    """Note that `key` stands at `where`; a ValueError if it did before."""
+    if key in seen:
+        raise ValueError(f"{where}: {key!r} stands at {seen[key]} already")
+    seen[key] = where
+
+
+def in_order(
+    path: Path, entries: Iterable[tuple[str, str, str]], first: int
+) -> list[str]:
+    """The names of classes whose numbers are `first` and those that follow.
+
+    entries: place, number and name of each class in the list `path`.
+    """
+    seen: dict[str | int, str] = {}
+    numbers: dict[str, int] = {}
+    for where, number, name in entries:
+        if not NUMBER.fullmatch(number) or not name:
+            raise ValueError(f"{where}: {number!r} and {name!r} are not the "
+                             "number and the name of a class")
+        numbers[name] = int(number)
+        once(seen, name, where)
+        once(seen, numbers[name], where)
+    if sorted(numbers.values()) != [*range(first, first + len(numbers))]:
+        raise ValueError(f"{path}: the classes are not numbered {first}, "
+                         f"{first + 1}, {first + 2}, ...")
+    return sorted(numbers, key=numbers.get)
+
+
+# A record, and the line that it comes from.
+Listed = tuple[str, Record]
+
+
+def checked(
+    root: str | Path, source: Path, train: Sequence[Listed],
+    test: Sequence[Listed], classes: Sequence[str],
+) -> Lists:
+    """The lists, if they are such as every data set's must be.
+
+    root: the folder that no video may lie outside of. source: the file or
+        folder that the lists come from. train, test: the records, each with
+        the place that an error shall name.
+
+    Raises a ValueError unless both lists have videos, each name stands once
+    in the two, no group lies in both, classes are names of folders, labels
+    are numbers of classes, and spans and segments end after they start.
+    HMDB51 and JHMDB call a source with its class a group, KTH a person,
+    UCF101 its gXX, UT-Interaction a sequence of a set; where none is given
+    each video is its own. So the rule of groups has no exception.
+    """
+    for name in classes:
+        if name in ("", ".", "..") or re.search(r"[/\\]", name) or (
+                not name.isprintable()):
+            raise ValueError(f"{source}: {name!r} is no name of a class")
+    root, names = Path(root).parts, {}
+    sides: dict[str, tuple[str, str]] = {}
+    for side, listed in (("training", train), ("test", test)):
+        if not listed:
+            raise ValueError(f"{source} lists no {side} videos")
+        for where, record in listed:
+            once(names, record.name, where)
+            _check(where, record, root, len(classes))
+            other, place = sides.setdefault(record.group, (side, where))
+            if other != side:
+                raise ValueError(
+                    f"{where}: the group {record.group!r} of the {side} "
+                    f"list is in the {other} list too, at {place}")
+    return Lists([record for _, record in train],
+                 [record for _, record in test], list(classes))
+
+
+def _check(where: str, record: Record, root: tuple, classes: int) -> None:
+    """Raise a ValueError if the record by itself cannot be."""
+    parts = record.path.parts
+    if (parts[:len(root)] != root or ".." in parts[len(root):]
+            or not record.name.isprintable()):
+        raise ValueError(f"{where}: {record.name!r} leads out of the folder "
+                         "of the data, or is no name of a file")
+    if not 0 <= record.label < classes:
+        raise ValueError(f"{where}: the label {record.label} is not one of "
+                         f"{classes} classes")
+    for times in (record.spans, record.segments, record.ambiguous):
+        for start, end in times or ():
+            if not 0 <= start < end < float("inf"):
+                raise ValueError(f"{where}: nothing can last from {start} "
+                                 f"to {end}")
+
+
 def beside(root: Path, own: str, other: str) -> Path:
     """root/own; or root/annotations/other where only that is there."""
     other = root / "annotations" / other
@@ -121,45 +254,40 @@ def ucf101(
     require(folder, "UCF101's lists", HOW_UCF101)
     if not lists_only:
         require(root / "UCF-101", "UCF101's videos", HOW_UCF101)
-    labels = {}
-    for _, line in _lines(folder / "classInd.txt"):
-        number, name = line.split(maxsplit=1)
-        labels[name] = int(number) - 1
-    classes = sorted(labels, key=labels.get)
-    train, test = (
+    source = require(folder / "classInd.txt", "a list of UCF101", HOW_UCF101)
+    classes = in_order(source, (
+        (where, *re.fullmatch(r"(\S+)\s*(.*)", line).groups())
+        for where, line in lines(source)), 1)
+    labels = {name: label for label, name in enumerate(classes)}
+    parts = (
         _ucf101_list(root / "UCF-101", folder / f"{part}0{split}.txt", labels)
         for part in ("trainlist", "testlist")
     )
-    return Lists(train, test, classes)
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """The numbered lines of a list file, without the empty ones."""
-    require(path, "a list of UCF101", HOW_UCF101)
-    numbered = enumerate(path.read_text().splitlines(), start=1)
-    return [(number, line) for number, line in numbered if line.strip()]
+    return checked(root, folder, *parts, classes)
 
 
 def _ucf101_list(
     videos: Path, path: Path, labels: dict[str, int]
-) -> list[Record]:
-    records = []
-    for number, line in _lines(path):
+) -> list[Listed]:
+    require(path, "a list of UCF101", HOW_UCF101)
+    listed = []
+    for where, line in lines(path):
         file, *given = line.split()
-        match = re.fullmatch(r"([^/]+)/(v_.+_(g\d+)_c\d+)\.\w+", file)
+        match = re.fullmatch(r"([^/]+)/(v_.+_(g[0-9]+)_c[0-9]+)\.\w+", file)
         if match is None or match[1] not in labels:
             raise ValueError(
-                f"{path}:{number}: {file!r} is not <class>/v_..._gXX_cYY.avi "
+                f"{where}: {file!r} is not <class>/v_..._gXX_cYY.avi "
                 "with a class of classInd.txt"
             )
         label = labels[match[1]]
-        if given and int(given[0]) != label + 1:
+        if given and given != [str(label + 1)]:
             raise ValueError(
-                f"{path}:{number}: {file} has the label {given[0]}, its "
+                f"{where}: {file} has the label {' '.join(given)}, its "
                 f"folder is class {label + 1}"
             )
-        records.append(Record(videos / file, label, match[2], match[3]))
-    return records
+        listed.append((
+            where, Record(videos / file, label, match[2], match[3])))
+    return listed
 
 
 def ut_interaction(root: str | Path, split: str = "1") -> Lists:
@@ -175,30 +303,48 @@ def ut_interaction(root: str | Path, split: str = "1") -> Lists:
             f"UT-Interaction has the splits '1' and '2', not {split!r}"
         )
     root = require(Path(root) / "ut_interaction", "UT-Interaction", HOW_UT)
-    sheet = _ut_sheet(root / "ut_clips_derived.csv")
-    parts = {part: _ut_clips(root, part, sheet) for part in ("1", "2")}
+    told = _ut_sheet(root / "ut_clips_derived.csv")
+    parts = {part: _ut_clips(root, part, told) for part in ("1", "2")}
     train, test = parts.pop(split), *parts.values()
-    return Lists(train, test, list(UT_CLASSES))
+    return checked(root, root, train, test, UT_CLASSES)
 
 
-def _ut_sheet(path: Path) -> dict[str, dict[str, str]]:
-    """The derived sheet's rows by clip; empty where there is no sheet."""
+# What a row of the derived sheet tells: its place, frames, and who acts.
+Told = tuple[str, int, str]
+
+
+def _ut_sheet(path: Path) -> dict[str, Told] | None:
+    """What the derived sheet tells of each clip; None without a sheet."""
     if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        rows = csv.reader(file)
-        # The header explains its codes in brackets: main_actor(0=left;...
-        names = [title.split("(")[0] for title in next(rows)]
-        return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
+        return None
+    sheet = rows(path)
+    where, titles = next(sheet, (f"{path}:1", []))
+    # The header explains its codes in brackets: main_actor(0=left;...
+    titles = [title.split("(")[0] for title in titles]
+    if lacking := {"clip", "n_frames", "main_actor"} - {*titles}:
+        raise ValueError(f"{where}: no columns {sorted(lacking)}")
+    seen: dict[str, str] = {}
+    told = {}
+    for where, cells in sheet:
+        row = dict(zip(titles, cells, strict=False))
+        if (len(cells) != len(titles) or row["main_actor"] not in UT_ACTORS
+                or not NUMBER.fullmatch(row["n_frames"])):
+            raise ValueError(
+                f"{where}: {cells} is not {len(titles)} cells with a number "
+                f"of frames and a main actor of {[*UT_ACTORS]}")
+        once(seen, row["clip"], where)
+        told[row["clip"]] = (
+            where, int(row["n_frames"]), UT_ACTORS[row["main_actor"]])
+    return told
 
 
 def _ut_clips(
-    root: Path, part: str, sheet: dict[str, dict[str, str]]
-) -> list[Record]:
+    root: Path, part: str, told: dict[str, Told] | None
+) -> list[Listed]:
     folder = require(root / f"clips_set{part}", "a set's clips", HOW_UT)
     numbers = {}
     for path in folder.glob("*.avi"):
-        match = re.fullmatch(r"(\d+)_(\d+)_([0-5])", path.stem)
+        match = re.fullmatch(r"([0-9]+)_([0-9]+)_([0-5])", path.stem)
         if match is None:
             raise ValueError(
                 f"{path}: expected the name <index>_<sequence>_<label>.avi "
@@ -207,26 +353,23 @@ def _ut_clips(
         numbers[path] = tuple(int(n) for n in match.groups())
     if not numbers:
         raise FileNotFoundError(f"no .avi clips in {folder}. {HOW_UT}")
-    records = []
+    listed = []
     for path in sorted(numbers, key=numbers.get):
         _, sequence, label = numbers[path]
         name, group = f"set{part}_{path.stem}", f"set{part}_{sequence:02d}"
-        record = Record(path, label, name, group)
-        if sheet:
+        where, record = str(path), Record(path, label, name, group)
+        if told is not None:
             clip = f"{folder.name}/{path.name}"
-            if clip not in sheet:
+            if clip not in told:
                 raise ValueError(
-                    f"ut_clips_derived.csv has no row {clip!r}: complete "
-                    "the sheet, or remove it to go without its answers"
+                    f"{root / 'ut_clips_derived.csv'} has no row {clip!r}: "
+                    "complete it, or remove it to go without its answers"
                 )
-            row = sheet[clip]
-            end = int(row["n_frames"]) - UT_MARGIN
+            where, frames, actor = told[clip]
             record = record._replace(
-                spans=((UT_MARGIN, end),),
-                main_actor=UT_ACTORS[row["main_actor"]],
-            )
-        records.append(record)
-    return records
+                spans=((UT_MARGIN, frames - UT_MARGIN),), main_actor=actor)
+        listed.append((where, record))
+    return listed
 
 
 def split_by_group(

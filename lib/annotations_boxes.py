@@ -1,13 +1,11 @@
 """Lists with masks, joints or boxes: JHMDB, Penn Action, UCF101-24.
 
 Readers as in annotations.py. What is known of each frame is read when a
-record's `truth` is called. Pickles and .mat files are read without running
-what they hold. MATLAB counts pixels from 1; here the middle of the first
-pixel is (0, 0), and x2, y2 of a box are its exclusive edges.
+record's `truth` is called. MATLAB counts pixels from 1; here the middle of
+the first pixel is (0, 0), and x2, y2 of a box are its exclusive edges.
 """
 
 import hashlib
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,20 @@ import torch
 from torch import Tensor
 
 from lib import annotations
-from lib.annotations import HOW, Lists, Record, beside, one_split, require
+from lib.annotations import (
+    HOW,
+    Listed,
+    Lists,
+    Record,
+    beside,
+    checked,
+    once,
+    one_split,
+    require,
+)
 from lib.annotations_lists import flagged
 from lib.puppets import tight_boxes
-
-LARGEST = 64 * 2**20  # bytes of an annotation file: ten times the largest
-PLAIN = "biufU"  # kinds of dtypes: numbers and text, no objects
+from lib.untrusted import read_mat, read_pickle
 
 
 def jhmdb(
@@ -38,10 +44,10 @@ def jhmdb(
     the clip's source, as in HMDB51.
     """
     root = Path(root) / "jhmdb"
-    videos = root / "ReCompress_Videos"
+    folder, videos = root / "splits", root / "ReCompress_Videos"
     if not lists_only:
         require(videos, "JHMDB's videos", HOW.format("jhmdb"))
-    train, test, classes = flagged("jhmdb", root / "splits", split, videos)
+    *parts, classes = flagged("jhmdb", folder, split, videos)
 
     def told(record: Record) -> Record:
         own = f"{classes[record.label]}/{record.name}"
@@ -49,8 +55,9 @@ def jhmdb(
             root / "puppet_mask" / own / "puppet_mask.mat",
             root / "joint_positions" / own / "joint_positions.mat"))
 
-    return Lists(*([told(r) for r in part] for part in (train, test)),
-                 classes)
+    return checked(root, folder, *(
+        [(where, told(record)) for where, record in part]
+        for part in parts), classes)
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,15 @@ class Puppet:
     def __call__(self, index: Tensor, joints: bool = False) -> dict[
             str, Tensor]:
         """The answers for frames `index` (T,); `joints` only if wanted."""
-        mask = read_mat(self.mask, "part_mask")["part_mask"]
-        if mask.ndim != 3:
-            raise ValueError(f"{self.mask}: part_mask is {mask.shape}, not "
-                             "(height, width, frames)")
+        mask = _numbers(self.mask, read_mat(self.mask, "part_mask"),
+                        "part_mask", "H W T")
         mask = _frames(np.moveaxis(mask, 2, 0) > 0, index, False)
         known = {"mask": torch.from_numpy(mask),
                  "boxes": torch.from_numpy(tight_boxes(mask))}
         if joints:
-            place = read_mat(self.joints, "pos_img")["pos_img"]  # (2, J, T)
-            place = np.float32(place.transpose(2, 1, 0) - 1)
+            place = _numbers(self.joints, read_mat(self.joints, "pos_img"),
+                             "pos_img", "2 J T")
+            place = _points(np.float32(place.transpose(2, 1, 0)) - 1)
             known["joints"] = torch.from_numpy(_frames(place, index, np.nan))
         return known
 
@@ -88,8 +94,9 @@ def penn_action(
     `labels/0001.mat` holds class, list, boxes and joints; the frames, which
     are published as JPEG files, are expected in `videos/0001.avi`, where
     data_scripts/penn_action.py packs them as they are. Samples have
-    `boxes` and on request 13 `joints`, NaN where they cannot be seen. No
-    groups are given, so each clip is its own.
+    `boxes` and on request 13 `joints`, NaN where they cannot be seen, and
+    where a row of numbers is no box. No groups are given, so each clip is
+    its own.
     """
     one_split("Penn Action", split)
     root, how = Path(root) / "penn_action", HOW.format("penn_action")
@@ -98,17 +105,15 @@ def penn_action(
         raise FileNotFoundError(f"no .mat files in {root / 'labels'}. {how}")
     if not lists_only:
         require(root / "videos", "Penn Action's packed frames", how)
-    told = {file: read_mat(file, "action", "train") for file in files}
-    names = {file: str(np.ravel(one["action"])[0])
-             for file, one in told.items()}
-    classes = sorted(set(names.values()))
-    parts: dict[bool, list[Record]] = {True: [], False: []}
-    for file, name in names.items():
-        training = int(np.ravel(told[file]["train"])[0]) == 1  # else -1
-        parts[training].append(Record(
-            root / "videos" / f"{file.stem}.avi", classes.index(name),
-            file.stem, file.stem, truth=Labelled(file)))
-    return Lists(parts[True], parts[False], classes)
+    told = {file: Labelled(file).whole() for file in files}
+    classes = sorted({one["action"] for one in told.values()})
+    parts: dict[bool, list[Listed]] = {True: [], False: []}
+    for file, one in told.items():
+        parts[one["train"] == 1].append((str(file), Record(  # else -1
+            root / "videos" / f"{file.stem}.avi",
+            classes.index(one["action"]), file.stem, file.stem,
+            truth=Labelled(file))))
+    return checked(root, root / "labels", parts[True], parts[False], classes)
 
 
 @dataclass(frozen=True)
@@ -120,15 +125,58 @@ class Labelled:
     def __call__(self, index: Tensor, joints: bool = False) -> dict[
             str, Tensor]:
         """The answers for frames `index` (T,); `joints` only if wanted."""
-        told = read_mat(self.file, "bbox", "x", "y", "visibility")
-        boxes = np.float32(told["bbox"].reshape(-1, 4)) - [1, 1, 0, 0]
-        boxes = _frames(np.float32(boxes), index, np.nan)
-        known = {"boxes": torch.from_numpy(boxes)}
+        told = self.whole()
+        known = {"boxes": torch.from_numpy(
+            _frames(told["boxes"], index, np.nan))}
         if joints:
-            place = np.float32(np.stack([told["x"], told["y"]], -1)) - 1
-            place[told["visibility"] == 0] = np.nan
-            known["joints"] = torch.from_numpy(_frames(place, index, np.nan))
+            known["joints"] = torch.from_numpy(
+                _frames(told["joints"], index, np.nan))
         return known
+
+    def whole(self) -> dict[str, Any]:
+        """`action`, `train` (1 or not), `boxes` (T, 4), `joints` (T, J, 2)."""
+        held = read_mat(self.file, "action", "train", "bbox", "x", "y",
+                        "visibility")
+        train = _numbers(self.file, held, "train", "1 1").item()
+        if not isinstance(held["action"], str) or not held["action"]:
+            raise ValueError(f"{self.file}: action is no text")
+        boxes = np.float32(_numbers(self.file, held, "bbox", "T 4"))
+        boxes = boxes - np.float32([1, 1, 0, 0])
+        # what is no box must not be scored, and half of one not be taken for
+        # a box: all four numbers are unknown
+        box = np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+        boxes[~box] = np.nan
+        x, y, seen = (np.float32(_numbers(self.file, held, name, "T J"))
+                      for name in ("x", "y", "visibility"))
+        if not x.shape == y.shape == seen.shape:
+            raise ValueError(f"{self.file}: x, y and visibility have the "
+                             f"shapes {x.shape}, {y.shape}, {seen.shape}")
+        joints = _points(np.stack([x, y], -1) - 1)
+        joints[seen == 0] = np.nan
+        return {"action": held["action"], "train": train, "boxes": boxes,
+                "joints": joints}
+
+
+def _points(places: np.ndarray) -> np.ndarray:
+    """Joints (..., 2); those of which a number is unknown are NaN."""
+    places[~np.isfinite(places).all(-1)] = np.nan
+    return places
+
+
+def _numbers(where: Path | str, held: dict[str, Any], name: str,
+             shape: str) -> np.ndarray:
+    """The array held[name]; a ValueError if it has not the `shape`.
+
+    shape: a word for each axis, a number where it has a fixed length.
+    """
+    found = getattr(held[name], "shape", None)
+    axes = shape.split()
+    if found is None or len(found) != len(axes) or any(
+            axis.isdigit() and int(axis) != length
+            for axis, length in zip(axes, found, strict=True)):
+        raise ValueError(f"{where}: {name} is {found or 'no array'}, not "
+                         f"numbers of the shape ({', '.join(axes)})")
+    return held[name]
 
 
 def _frames(values: np.ndarray, index: Tensor, unknown: Any) -> np.ndarray:
@@ -138,23 +186,6 @@ def _frames(values: np.ndarray, index: Tensor, unknown: Any) -> np.ndarray:
     known = index < len(values)
     picked[known] = values[index[known]]
     return picked
-
-
-def read_mat(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Variables of a MATLAB file; a clear ValueError for a broken one."""
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file {path}: complete the "
-                                "data set (run its script again)")
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"more than {LARGEST} bytes")
-        held = loadmat(path, variable_names=names)
-        return {name: held[name] for name in names}
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise ValueError(f"{path}: no MATLAB file (version 5) with {names}: "
-                         f"{error}") from error
 
 
 def ucf101_24(
@@ -178,15 +209,22 @@ def ucf101_24(
     tubes = (_pickled if path.suffix == ".pkl" else _from_matlab)(path)
     present = {name.partition("/")[0] for name in tubes}
     whole = annotations.ucf101(root, "1", lists_only=lists_only)
+    unknown = {*tubes} - {f"{record.path.parent.name}/{record.name}"
+                          for record in whole.train + whole.test}
+    if unknown or not tubes:
+        raise ValueError(f"{path} holds boxes of {len(tubes)} videos; not in "
+                         f"UCF101's lists: {sorted(unknown)[:3]}")
     lists = whole.restrict([n for n in whole.classes if n in present])
 
-    def told(record: Record) -> Record:
+    def told(record: Record) -> Listed:
         own = tubes.get(f"{record.path.parent.name}/{record.name}", ())
         spans = tuple(sorted({(s, s + len(boxes)) for s, boxes in own}))
-        return record._replace(truth=Tubes(own), spans=spans)
+        return f"{path}: {record.name}", record._replace(
+            truth=Tubes(own), spans=spans)
 
     train, test = ([told(r) for r in part] for part in lists[:2])
-    return Lists(train, [r for r in test if r.spans], lists.classes)
+    return checked(root, path, train, [one for one in test if one[1].spans],
+                   lists.classes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -214,83 +252,56 @@ class Tubes:
         return f"Tubes({digest.hexdigest()[:16]})"
 
 
-def _from_matlab(path: Path) -> dict[str, tuple]:
+# A tube: its first frame, counted from 0, and its boxes x y w h (n, 4).
+Tube = tuple[int, np.ndarray]
+
+
+def _from_matlab(path: Path) -> dict[str, tuple[Tube, ...]]:
     """Tubes by video; `sf` counts from 1."""
-    found = {}
-    for entry in read_mat(path, "annot")["annot"].ravel():
-        found[str(entry["name"].item())] = tuple(
-            (int(tube["sf"].item()) - 1, tube["boxes"].reshape(-1, 4))
-            for tube in entry["tubes"].ravel())
+    def number(held: dict[str, Any], name: str) -> int:
+        return int(_numbers(path, held, name, "1 1").item())
+
+    found: dict[str, tuple[Tube, ...]] = {}
+    seen: dict[str, str] = {}
+    try:
+        for entry in read_mat(path, "annot")["annot"]:
+            where = f"{path}: {entry['name']}"
+            once(seen, entry["name"], where)
+            frames = number(entry, "num_imgs")
+            found[entry["name"]] = tuple(
+                _tube(where, number(tube, "sf") - 1, number(tube, "ef"),
+                      frames, tube["boxes"]) for tube in entry["tubes"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _no_tubes(path, error) from error
     return found
 
 
-def _pickled(path: Path) -> dict[str, tuple]:
+def _pickled(path: Path) -> dict[str, tuple[Tube, ...]]:
     """Tubes by video; `sf` counts from 0."""
     try:
-        return {str(name): tuple(
-            (int(tube["sf"]), tube["boxes"].values.reshape(-1, 4))
-            for tube in entry["annotations"])
+        return {name: tuple(
+            _tube(f"{path}: {name}", tube["sf"], tube["ef"], entry["numf"],
+                  tube["boxes"].values) for tube in entry["annotations"])
             for name, entry in read_pickle(path).items()}
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not hold UCF101-24's tubes "
-                         f"({error!r}): get it again") from error
+        raise _no_tubes(path, error) from error
 
 
-def read_pickle(path: Path) -> Any:
-    """What a pickle of numbers, text, containers and NumPy arrays holds.
-
-    Nothing in it is run: it may name four functions of NumPy, and gets our
-    own in their place. An array is an object with `values`. Raises
-    ValueError for any other content.
-    """
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} has more than {LARGEST} bytes")
-    with path.open("rb") as file:
-        try:
-            # latin1: what Python 2 wrote holds bytes as text
-            return _Unpickler(file, encoding="latin1").load()
-        except Exception as error:  # damaged pickles raise many kinds
-            raise ValueError(f"{path} is not read ({error}): it must be a "
-                             "pickle of numbers, text and arrays") from error
+def _no_tubes(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} does not hold UCF101-24's tubes ({error!r}): "
+                      "get it again")
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        known = {"_reconstruct": _Array, "scalar": _scalar,
-                 "dtype": _Type, "ndarray": "ndarray"}
-        if module in ("numpy", "numpy.core.multiarray",
-                      "numpy._core.multiarray") and name in known:
-            return known[name]
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-
-class _Type:
-    """Stands in for a dtype of numbers or text."""
-
-    def __init__(self, code: str, *_: Any):
-        self.dtype = np.dtype(str(code))
-        if self.dtype.kind not in PLAIN:
-            raise pickle.UnpicklingError(f"an array of {code}")
-
-    def __setstate__(self, state: tuple) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-def _bytes(data: bytes | str) -> bytes:
-    return data.encode("latin1") if isinstance(data, str) else data
-
-
-def _scalar(kind: _Type, data: bytes | str) -> int | float | str:
-    return np.frombuffer(_bytes(data), kind.dtype).item()
-
-
-class _Array:
-    """Stands in for an array; its `values` come with its state."""
-
-    def __init__(self, *_: Any):
-        self.values = np.empty(0)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran, data = state
-        values = np.frombuffer(_bytes(data), kind.dtype)
-        self.values = values.reshape(shape, order="F" if fortran else "C")
+def _tube(where: str, start: int, end: int, frames: int,
+          boxes: np.ndarray) -> Tube:
+    """A tube in frames [start, end); a ValueError if it cannot be one."""
+    if not (type(start) is type(end) is type(frames) is int
+            and 0 <= start < end <= frames):
+        raise ValueError(f"{where}: no tube can last from frame {start} to "
+                         f"{end} of {frames}")
+    boxes = _numbers(where, {"boxes": boxes}, "boxes", f"{end - start} 4")
+    box = (np.isfinite(boxes).all(1) & (boxes[:, :2] >= 0).all(1)
+           & (boxes[:, 2:] > 0).all(1))
+    if not box.all():
+        raise ValueError(f"{where}: {boxes[~box][0]} is no box x y w h")
+    return start, boxes

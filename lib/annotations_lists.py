@@ -4,14 +4,27 @@ Readers as in annotations.py: they return `Lists`, open no video, and say
 what is missing. With `lists_only` the videos may lack.
 """
 
-import csv
 import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lib.annotations import HOW, Lists, Record, beside, one_split, require
+from lib.annotations import (
+    HOW,
+    Listed,
+    Lists,
+    Record,
+    beside,
+    checked,
+    in_order,
+    lines,
+    once,
+    one_split,
+    require,
+    rows,
+    text,
+)
 
 # What HMDB51 and JHMDB call a clip: source, class, five properties, number.
 CLIP = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|bo|fr|le|ri)_"
@@ -45,12 +58,11 @@ def hmdb51(
     videos = root / "hmdb51" / "hmdb51_org"
     if not lists_only:
         require(videos, "HMDB51's videos", HOW.format("hmdb51"))
-    records = flagged("hmdb51", folder, split, videos)
-    return Lists(*records)
+    return checked(root, folder, *flagged("hmdb51", folder, split, videos))
 
 
 def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
-        list[Record], list[Record], list[str]]:
+        list[Listed], list[Listed], list[str]]:
     """Training list, test list and classes of HMDB51 or JHMDB.
 
     folder: of files `<class>_test_split<k>.txt` with lines `<clip> <flag>`.
@@ -65,34 +77,37 @@ def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
     if not classes:
         raise FileNotFoundError(
             f"no <class>{ending} in {folder}. {HOW.format(name)}")
-    parts: dict[str, list[Record]] = {"train": [], "test": []}
+    parts: dict[str | None, list[Listed]] = {
+        part: [] for part in FLAGS.values()}
     for label, action in enumerate(classes):
-        for where, line in _lines(folder / f"{action}{ending}"):
+        seen: dict[str, str] = {}
+        path, used = folder / f"{action}{ending}", False
+        for where, line in lines(path):
             words = line.split()
             clip = CLIP.fullmatch(words[0])
             if (len(words) != 2 or words[1] not in FLAGS or clip is None
                     or not clip[1].endswith(f"_{action}") or "/" in words[0]):
                 raise ValueError(
-                    f"{where}: {line.strip()!r} is not <source>_{action}_"
+                    f"{where}: {line!r} is not <source>_{action}_"
                     "<properties>_<number>.avi with a flag 0, 1 or 2")
-            if part := FLAGS[words[1]]:
-                parts[part].append(Record(
-                    videos / action / words[0], label,
-                    words[0].removesuffix(".avi"), clip[1]))
+            once(seen, words[0], where)  # in none of the lists, too
+            part = FLAGS[words[1]]
+            used = used or part is not None
+            parts[part].append((where, Record(
+                videos / action / words[0], label,
+                words[0].removesuffix(".avi"), clip[1])))
+        if not used:
+            raise ValueError(f"{path}: no clip has the flag 1 or 2; remove "
+                             "the file to go without its class")
     return parts["train"], parts["test"], classes
-
-
-def _lines(path: Path) -> list[tuple[str, str]]:
-    """The lines that are not empty, each with `file:number`."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return [(f"{path}:{number}", line)
-            for number, line in enumerate(text.splitlines(), start=1)
-            if line.strip()]
 
 
 KTH_CLASSES = ("boxing", "handclapping", "handwaving", "jogging", "running",
                "walking")
 KTH_TEST = (22, 2, 3, 5, 6, 7, 8, 9, 10)
+KTH_LINE = re.compile(
+    r"(person([0-9]{2})_([a-z]+)_d[1-4])\s+(?:\*missing\*|frames\s+"
+    r"([0-9]{1,9}-[0-9]{1,9}(?:,\s*[0-9]{1,9}-[0-9]{1,9})*))")
 
 
 def kth(root: str | Path, split: str = "1", *,
@@ -116,24 +131,26 @@ def kth(root: str | Path, split: str = "1", *,
         require(root / "kth" / KTH_CLASSES[0], "KTH's videos",
                 HOW.format("kth"))
     train, test = [], []
-    for where, line in _lines(path):
-        match = re.match(r"(person(\d\d)_([a-z]+)_d\d)\s+(.*)", line)
-        if match is None:
-            continue  # prose above the list
+    for where, line in lines(path):
+        match = KTH_LINE.fullmatch(line)
+        if match is None or match[3] not in KTH_CLASSES:
+            if "_" not in line and not train + test:
+                continue  # prose above the list
+            raise ValueError(f"{where}: {line!r} is not a person, an action "
+                             "and frames such as 1-95, 96-185")
         name, person, action, frames = match.groups()
-        if "missing" in frames:
+        if frames is None:  # missing
             continue
-        spans = re.findall(r"(\d+)-(\d+)", frames)
-        if action not in KTH_CLASSES or not spans:
-            raise ValueError(f"{where}: {line.strip()!r} is not a person, an "
-                             "action and frames such as 1-95, 96-185")
+        if not 1 <= int(person) <= 25:
+            raise ValueError(f"{where}: KTH has the people 01 to 25")
         part = test if int(person) in KTH_TEST else train
-        part.append(Record(
+        part.append((where, Record(
             root / "kth" / action / f"{name}_uncomp.avi",
             KTH_CLASSES.index(action), name, f"person{person}",
             # the list counts from 1 and includes the last frame
-            tuple((int(a) - 1, int(b)) for a, b in spans)))
-    return Lists(train, test, list(KTH_CLASSES))
+            tuple((int(a) - 1, int(b))
+                  for a, b in re.findall(r"(\d+)-(\d+)", frames)))))
+    return checked(root, path, train, test, KTH_CLASSES)
 
 
 def moments_classes(folder: Path) -> list[str]:
@@ -143,17 +160,12 @@ def moments_classes(folder: Path) -> list[str]:
                 folder / names[0])
     require(path, "the classes of Moments in Time",
             HOW.format("moments_in_time"))
-    numbered = {}
-    for i, (where, line) in enumerate(_lines(path)):
-        name, _, number = line.strip().rpartition(",")
-        if not name:
-            name, number = number, str(i)
-        if not number.strip().isdigit():
-            raise ValueError(f"{where}: {line.strip()!r} is not name,index")
-        numbered[name.strip()] = int(number)
-    if sorted(numbered.values()) != list(range(len(numbered))):
-        raise ValueError(f"{path}: the classes are not numbered 0, 1, 2, ...")
-    return sorted(numbered, key=numbered.get)
+    entries = []
+    for i, (where, line) in enumerate(lines(path)):
+        name, _, number = line.rpartition(",")
+        entries.append((where, number.strip(), name.strip()) if name else
+                       (where, str(i), number))
+    return in_order(path, entries, 0)
 
 
 def moments(root: str | Path, split: str = "1", *,
@@ -176,19 +188,18 @@ def moments(root: str | Path, split: str = "1", *,
         sheet = require(folder / f"{part}Set.csv", f"its {part} list", how)
         if not lists_only:
             require(folder / part, f"its {part} videos", how)
-        parts.append(records := [])
-        with sheet.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                action, _, video = row[0].partition("/") if row else ("",) * 3
-                if action not in labels or not video or "/" in video or (
-                        row[1:2] != [action]):
-                    raise ValueError(
-                        f"{sheet}:{number}: {row[:2]} is not <class>/<file>, "
-                        "<class> with a class of the list")
-                name = f"{action}/{video.rpartition('.')[0]}"
-                records.append(Record(folder / part / row[0], labels[action],
-                                      name, name))
-    return Lists(*parts, classes)
+        parts.append(listed := [])
+        for where, row in rows(sheet):
+            action, _, video = row[0].partition("/")
+            if action not in labels or not video or "/" in video or (
+                    row[1:2] != [action]):
+                raise ValueError(
+                    f"{where}: {row[:2]} is not <class>/<file>, <class> "
+                    "with a class of the list")
+            name = f"{action}/{video.rpartition('.')[0]}"
+            listed.append((where, Record(
+                folder / part / row[0], labels[action], name, name)))
+    return checked(root, folder, *parts, classes)
 
 
 class Instance(NamedTuple):
@@ -209,39 +220,74 @@ def thumos14_instances(root: str | Path, part: str) -> dict[
     scores detections wants these: a video of two classes has the instances
     of one only in its record.
     """
-    folder = beside(Path(root), "thumos14", "thumos14")
+    source = _thumos14_source(root, part)
     found: dict[str, list[Instance]] = {}
-    own, sheet = folder / f"annotation_{part}", folder / "gt.json"
-    if own.is_dir():
-        for path in sorted(own.glob(f"*_{part}.txt")):
-            for where, line in _lines(path):
+    if source.is_dir():
+        for path in sorted(source.glob(f"*_{part}.txt")):
+            for where, line in lines(path):
                 words = line.split()
                 if len(words) != 3:
                     raise ValueError(f"{where}: {line!r} is not a video, "
                                      "a start and an end")
-                found.setdefault(words[0], []).append(_instance(
-                    where, path.stem.rpartition("_")[0], *words[1:]))
+                _add(found.setdefault(words[0], []), where,
+                     path.stem.rpartition("_")[0], *words[1:])
     else:
-        require(sheet, "THUMOS14's segments", HOW.format("thumos14"))
         subset = {"val": "train", "test": "test"}[part]
-        for name, entry in json.loads(sheet.read_text())["database"].items():
-            if entry["subset"] == subset:
-                found[name] = [
-                    _instance(f"{sheet}: {name}", one["label"],
-                              *one["segment"])
-                    for one in entry["annotations"]]
+        for name, entry in _database(source).items():
+            where, own = f"{source}: {name}", []
+            try:
+                for one in entry["annotations"]:
+                    _add(own, where, one["label"], *one["segment"])
+                if entry["subset"] == subset:
+                    found[name] = own
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{where}: no subset and annotations with "
+                                 f"label and segment ({error!r})") from error
     return {name: sorted(found[name], key=lambda one: one[1:])
             for name in sorted(found)}
 
 
-def _instance(where: str, action: str, start: str, end: str) -> Instance:
+def _thumos14_source(root: str | Path, part: str) -> Path:
+    """The folder of text files, or the .json file where there is none."""
+    folder = beside(Path(root), "thumos14", "thumos14")
+    own = folder / f"annotation_{part}"
+    return own if own.is_dir() else require(
+        folder / "gt.json", "THUMOS14's segments", HOW.format("thumos14"))
+
+
+def _database(path: Path) -> dict[str, Any]:
+    """The videos in the .json file; a ValueError if it is another."""
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, str] = {}
+        for key, _ in pairs:
+            once(seen, key, str(path))
+        return dict(pairs)
+
+    try:
+        # a whole number of 5,000 digits is no int, and no time
+        held = json.loads(text(path), parse_int=float,
+                          object_pairs_hook=unique)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: no JSON ({error})") from error
+    if not isinstance(held, dict) or not isinstance(
+            held.get("database"), dict):
+        raise ValueError(f"{path}: no 'database' of videos by their names")
+    return held["database"]
+
+
+def _add(own: list[Instance], where: str, action: str, start: str | float,
+         end: str | float) -> None:
+    """Add an instance to a video's `own`; a ValueError if it cannot be."""
     try:
         one = Instance(action, float(start), float(end))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: no times in {start!r}, {end!r}") from error
     if not 0 <= one.start < one.end < float("inf"):
         raise ValueError(f"{where}: no segment from {start} to {end} s")
-    return one
+    if not isinstance(action, str) or one in own:
+        raise ValueError(f"{where}: {action!r} from {start} to {end} s is "
+                         "there already, or is no class")
+    own.append(one)
 
 
 def thumos14(root: str | Path, split: str = "1", *,
@@ -266,7 +312,7 @@ def thumos14(root: str | Path, split: str = "1", *,
         videos = root / "thumos14" / "videos" / folder
         if not lists_only:
             require(videos, "THUMOS14's videos", HOW.format("thumos14"))
-        parts.append(records := [])
+        parts.append(listed := [])
         for name, some in instances[part].items():
             cliffs = {one[1:] for one in some if one.action == "CliffDiving"}
             times = Counter()
@@ -278,11 +324,13 @@ def thumos14(root: str | Path, split: str = "1", *,
                     part == "val" and len(times) > 1):
                 continue
             action = times.most_common(1)[0][0]
-            records.append(Record(
+            where = f"{_thumos14_source(root, part)}: {name}"
+            listed.append((where, Record(
                 videos / f"{name}.mp4", classes.index(action), name, name,
                 segments=_times(some, action),
-                ambiguous=_times(some, AMBIGUOUS)))
-    return Lists(*parts, classes)
+                ambiguous=_times(some, AMBIGUOUS))))
+    return checked(root, beside(root, "thumos14", "thumos14"), *parts,
+                   classes)
 
 
 def _times(some: list[Instance], action: str) -> tuple[

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lib.annotations import HOW, lines, require
 from lib.flow import read_flo
+
+PARTS = {"train": "1", "val": "2"}
 
 
 def pairs(root: str | Path, part: str, *,
@@ -24,18 +27,20 @@ def pairs(root: str | Path, part: str, *,
     folder = Path(root) / "flying_chairs"
     sheet = folder / "FlyingChairs_train_val.txt"
     for path in (sheet, *(() if lists_only else (folder / "data",))):
-        if not path.exists():
-            raise FileNotFoundError(
-                f"FlyingChairs not found: {path}. Run data_scripts/"
-                "flying_chairs.py --root FOLDER, and name FOLDER by "
-                "data_root or DATA_ROOT.")
-    flags = sheet.read_text().split()
-    if not set(flags) <= {"1", "2"}:
-        raise ValueError(f"{sheet}: lines other than 1 and 2")
-    wanted = {"train": "1", "val": "2"}[part]
-    return [tuple(folder / "data" / f"{i:05d}_{name}"
-                  for name in ("img1.ppm", "img2.ppm", "flow.flo"))
-            for i, flag in enumerate(flags, start=1) if flag == wanted]
+        require(path, "FlyingChairs", HOW.format("flying_chairs"))
+    if part not in PARTS:
+        raise ValueError(f"part {part!r}: one of {[*PARTS]}")
+    found = []
+    for i, (where, flag) in enumerate(lines(sheet), start=1):
+        if flag not in PARTS.values():
+            raise ValueError(f"{where}: {flag!r} is not 1 or 2")
+        if flag == PARTS[part]:
+            found.append(tuple(
+                folder / "data" / f"{i:05d}_{name}"
+                for name in ("img1.ppm", "img2.ppm", "flow.flo")))
+    if not found:
+        raise ValueError(f"{sheet} lists no pairs of {part}")
+    return found
 
 
 class FlyingChairs(Dataset):

@@ -113,8 +113,10 @@ def flag_file(root, lines, action="climb", split=1):
 
 
 def test_hmdb51_flags_and_groups(tmp_path):
-    name = "Some_film_climb_f_cm_np10_ba_med_{}.avi {} "
-    flag_file(tmp_path, [name.format(i, i % 3) for i in range(6)])
+    name = "{}_climb_f_cm_np10_ba_med_{}.avi {} "
+    films = {0: "Neither", 1: "Some_film", 2: "Other_film"}
+    flag_file(tmp_path, [name.format(films[i % 3], i, i % 3)
+                         for i in range(6)])
     flag_file(tmp_path, ["x_climb_stairs_u_nm_np2_fr_goo_0.avi 2"],
               "climb_stairs")
     train, test, classes = lists.hmdb51(tmp_path, lists_only=True)
@@ -148,11 +150,16 @@ def test_kth_names_the_wrong_line(tmp_path):
     (tmp_path / "kth").mkdir()
     sheet = tmp_path / "kth/00sequences.txt"
     sheet.write_text("prose\n\nperson01_boxing_d1  frames 1-95, 96-185\n"
-                     "person22_walking_d2\t*missing*\n")
+                     "person22_walking_d2\t*missing*\n"
+                     "person22_walking_d3 frames 1-9\n")
     found = lists.kth(tmp_path, lists_only=True)
     assert [r.spans for r in found.train] == [((0, 95), (95, 185))]
-    assert not found.test
-    for line in ("person01_flying_d1 frames 1-5", "person01_boxing_d2 none"):
+    assert [r.name for r in found.test] == ["person22_walking_d3"]
+    for line in ("person01_flying_d1 frames 1-5", "person01_boxing_d2 none",
+                 "person01_boxing_d2 frames 95-1", "person01_boxing_d2 "
+                 "frames 0-0", "person00_boxing_d1 frames 1-5",
+                 "person99_boxing_d1 frames 1-5",
+                 "person01_boxing_d1 fames 1-5"):
         sheet.write_text(f"{line}\n")
         with pytest.raises(ValueError, match="00sequences.txt:1"):
             lists.kth(tmp_path, lists_only=True)

@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 from papermill_run import papermill
-from refresh import clean, main, refresh
+from refresh import ROOT, clean, main, refresh
 
 FIRST = """import sys
 sys.path[:0] = [".", ".."]
@@ -45,6 +45,12 @@ def test_first_cell_finds_lib_from(project, tmp_path, cwd, file, options):
         cwd=project / cwd, seconds=60,
     )
     assert printed(run) == "True 7\n"
+
+
+def test_from_another_folder_a_notebook_says_where_to_start(tmp_path):
+    with pytest.raises(AssertionError, match="start in the project's folder"):
+        papermill(ROOT / "notebooks" / "00_videos_and_attention.ipynb",
+                  tmp_path / "out.ipynb", cwd=tmp_path, seconds=60)
 
 
 def test_unknown_parameter_fails(project, tmp_path):
