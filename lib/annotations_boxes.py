@@ -141,11 +141,11 @@ class Labelled:
         if not isinstance(held["action"], str) or not held["action"]:
             raise ValueError(f"{self.file}: action is no text")
         boxes = np.float32(_numbers(self.file, held, "bbox", "T 4"))
-        boxes = boxes - np.float32([1, 1, 0, 0])
         # what is no box must not be scored, and half of one not be taken for
         # a box: all four numbers are unknown
         box = np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
-        boxes[~box] = np.nan
+        boxes = np.where(box[:, None], boxes - np.float32([1, 1, 0, 0]),
+                         np.float32(np.nan))
         x, y, seen = (np.float32(_numbers(self.file, held, name, "T J"))
                       for name in ("x", "y", "visibility"))
         if not x.shape == y.shape == seen.shape:
@@ -258,8 +258,9 @@ Tube = tuple[int, np.ndarray]
 
 def _from_matlab(path: Path) -> dict[str, tuple[Tube, ...]]:
     """Tubes by video; `sf` counts from 1."""
-    def number(held: dict[str, Any], name: str) -> int:
-        return int(_numbers(path, held, name, "1 1").item())
+    def number(held: dict[str, Any], name: str) -> int | float:
+        value = float(_numbers(path, held, name, "1 1").item())
+        return int(value) if value.is_integer() else value
 
     found: dict[str, tuple[Tube, ...]] = {}
     seen: dict[str, str] = {}

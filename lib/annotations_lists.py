@@ -162,9 +162,9 @@ def moments_classes(folder: Path) -> list[str]:
             HOW.format("moments_in_time"))
     entries = []
     for i, (where, line) in enumerate(lines(path)):
-        name, _, number = line.rpartition(",")
-        entries.append((where, number.strip(), name.strip()) if name else
-                       (where, str(i), number))
+        name, comma, number = line.rpartition(",")
+        entries.append((where, number.strip(), name.strip()) if comma else
+                       (where, str(i), line))
     return in_order(path, entries, 0)
 
 
@@ -232,17 +232,18 @@ def thumos14_instances(root: str | Path, part: str) -> dict[
                 _add(found.setdefault(words[0], []), where,
                      path.stem.rpartition("_")[0], *words[1:])
     else:
-        subset = {"val": "train", "test": "test"}[part]
+        parts = {"train": "val", "test": "test"}
         for name, entry in _database(source).items():
             where, own = f"{source}: {name}", []
             try:
                 for one in entry["annotations"]:
                     _add(own, where, one["label"], *one["segment"])
-                if entry["subset"] == subset:
+                if parts[entry["subset"]] == part:
                     found[name] = own
             except (KeyError, TypeError) as error:
-                raise ValueError(f"{where}: no subset and annotations with "
-                                 f"label and segment ({error!r})") from error
+                raise ValueError(f"{where}: no subset train or test, and "
+                                 "annotations with label and segment "
+                                 f"({error!r})") from error
     return {name: sorted(found[name], key=lambda one: one[1:])
             for name in sorted(found)}
 

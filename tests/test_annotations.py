@@ -56,6 +56,92 @@ def test_ucf101_names_the_wrong_line(tmp_path, line, reason):
     assert f"{folder / 'trainlist01.txt'}:2" in str(caught.value)
 
 
+@pytest.mark.parametrize("train, test, place, reason", [
+    ([TRAIN[0], TRAIN[0]], TEST, "trainlist01.txt:2", "already"),
+    (TRAIN, TEST + [TRAIN[0][:-2]], "testlist01.txt:2", "already"),
+    # another video of the group: actors and scene are those of training
+    (TRAIN, TEST + ["Archery/v_Archery_g09_c07.avi"], "testlist01.txt:2",
+     "group 'g09' of the test list is in the training list too.*list01.txt:2"),
+    ([TRAIN[0], "Archery/v_Archery_g08_c02.avi one"], TEST,
+     "trainlist01.txt:2", "label one"),
+    ([TRAIN[0], "Archery/v_Archery_g08_c02.avi 1 1"], TEST,
+     "trainlist01.txt:2", "label 1 1"),
+    ([], TEST, "ucfTrainTestlist", "lists no training videos"),
+    (TRAIN, [], "ucfTrainTestlist", "lists no test videos")])
+def test_ucf101_videos_and_groups_stand_on_one_side(tmp_path, train, test,
+                                                    place, reason):
+    folder = ucf101_lists(tmp_path, train, test)
+    with pytest.raises(ValueError, match=reason) as caught:
+        annotations.ucf101(tmp_path, lists_only=True)
+    assert str(folder) in str(caught.value) and place in str(caught.value)
+
+
+@pytest.mark.parametrize("lines, place", [
+    (["1 Archery", "3 HandstandPushups"], "classInd.txt: "),
+    (["0 Archery", "1 HandstandPushups"], "classInd.txt: "),
+    (["-1 Archery", "1 HandstandPushups"], "classInd.txt:1: "),
+    (["1 Archery", "1 HandstandPushups"], "classInd.txt:2: "),
+    (["1 Archery", "2 HandstandPushups", "3 Archery"], "classInd.txt:3: "),
+    (["1 Archery", "2 HandstandPushups", "two Cut"], "classInd.txt:3: "),
+    (["1 Archery", "2 HandstandPushups", "3"], "classInd.txt:3: "),
+    (["1 Archery", "2 HandstandPushups", "9" * 5000], "classInd.txt:3: "),
+    (["1 Archery", "2 HandstandPushups", "3 .."], "ucfTrainTestlist: '..'"),
+    (["1 Archery", "2 HandstandPushups", "3 /a"], "ucfTrainTestlist: '/a'")],
+    ids=str)
+def test_ucf101_classes_are_numbered_without_a_gap(tmp_path, lines, place):
+    folder = ucf101_lists(tmp_path, TRAIN, TEST)
+    (folder / "classInd.txt").write_text("\n".join(lines))
+    with pytest.raises(ValueError) as caught:
+        annotations.ucf101(tmp_path, lists_only=True)
+    assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\n", "\r", "\n\n\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_text_with_and_without_a_mark(tmp_path, mark, ending):
+    path = tmp_path / "list.txt"
+    path.write_bytes(mark + ending.join(["ä b", " c\u2028d ", ""]).encode())
+    found = [*annotations.lines(path)]
+    assert [line for _, line in found] == ["ä b", "c\u2028d"]
+    assert found[0][0] == f"{path}:1"
+
+
+@pytest.mark.parametrize("data, line", [
+    ("1 Archery\n".encode("utf-16"), 1), ("1 A\n".encode("utf-16-le"), 1),
+    ("1 A\n2 B\n3 Fußball\n".encode("latin-1"), 3), (b"1 A\n2 B\0\n", 2),
+    (b"1 A\n2 B\x1b\n", 2), (b"1 A\n2 " + b"B" * 200_000, 2)])
+def test_what_is_no_text_is_named_with_its_line(tmp_path, data, line):
+    folder = ucf101_lists(tmp_path, TRAIN, TEST)
+    path = folder / "classInd.txt"
+    path.write_bytes(data)
+    with pytest.raises(ValueError) as caught:
+        annotations.ucf101(tmp_path, lists_only=True)
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    with path.open("wb") as file:
+        file.truncate(annotations.LARGEST + 1)  # no bytes on the disk
+    with pytest.raises(ValueError, match="classInd.txt has more than"):
+        annotations.ucf101(tmp_path, lists_only=True)
+
+
+@pytest.mark.parametrize("changes", [
+    {"path": Path("/data/../x.avi")}, {"path": Path("/x.avi")},
+    {"name": "a\nb"}, {"label": 2}, {"label": -1}, {"spans": ((3, 3),)},
+    {"spans": ((-1, 3),)}, {"spans": ((0, 3), (9, 4))},
+    {"segments": ((0.0, float("inf")),)}, {"segments": ((0.0, float("nan")),)},
+    {"ambiguous": ((2.0, 1.0),)}, {"name": "other"}, {"group": "g0"}],
+    ids=str)
+def test_no_reader_gives_a_record_that_cannot_be(changes):
+    good = Record(Path("/data/x.avi"), 0, "x", "g1", spans=((0, 9), (4, 6)))
+    other = good._replace(name="other", group="g0")
+    source = Path("lists")
+    found = annotations.checked(
+        "/data", source, [("a:1", other)], [("b:7", good)], ["k", "l"])
+    assert found == ([other], [good], ["k", "l"])
+    with pytest.raises(ValueError, match="^b:7: "):
+        annotations.checked("/data", source, [("a:1", other)],
+                            [("b:7", good._replace(**changes))], ["k", "l"])
+
+
 def test_what_is_missing_is_named_with_the_mend(tmp_path):
     with pytest.raises(FileNotFoundError, match="ucfTrainTestlist.*DATA_ROOT"):
         annotations.ucf101(tmp_path)
@@ -126,6 +212,28 @@ def test_ut_interaction_names_what_does_not_fit(tmp_path):
     extra.rename(extra.with_name("3_1_9.avi"))
     with pytest.raises(ValueError, match="3_1_9.avi: expected"):
         annotations.ut_interaction(tmp_path)
+
+
+HEAD = "clip,n_frames,main_actor(0=left;1=right;-1=both)"
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("", ":1: no columns"), (HEAD, "has no row 'clips_set1/0_1_4.avi'"),
+    (HEAD.replace("n_frames", "frames"), r":1: no columns \['n_frames'\]"),
+    *((f"{HEAD}\nclips_set1/0_1_4.avi,{cells}", ":2: ") for cells in (
+        "20,0", "28,0", "-5,0", "many,0", "1e2,0", "100,2", "100,", "100",
+        "100,0,1", "9999999999,0", '"100,0', f"{'9' * 200_000},0")),
+    (f"{HEAD}\nclips_set1/0_1_4.avi,100,0\n\nclips_set1/0_1_4.avi,101,1",
+     ":4: .*csv:2 already")], ids=lambda text: text[-30:])
+def test_ut_interaction_names_the_wrong_row(tmp_path, text, reason):
+    sheet = ut_clips(tmp_path)
+    have = [line for line in sheet.read_text().splitlines()[1:]
+            if "0_1_4" not in line]
+    more = "\n".join(have) if text not in ("", HEAD) else ""
+    sheet.write_text(f"{text}\n{more}\n\n")
+    with pytest.raises(ValueError, match=reason) as caught:
+        annotations.ut_interaction(tmp_path)
+    assert str(sheet) in str(caught.value)
 
 
 def test_restrict_orders_the_labels(tmp_path):

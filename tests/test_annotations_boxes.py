@@ -1,9 +1,8 @@
-"""Masks, joints, boxes; and pickles that would rather run something."""
+"""Masks, joints, boxes: official files, and wrong ones."""
 
-import io
+import math
 import os
 import pickle
-import subprocess
 import zipfile
 
 import numpy as np
@@ -11,8 +10,9 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from lib import ROOT, untrusted
+from lib import ROOT
 from lib import annotations_boxes as boxes
+from lib import localisation as loc
 
 DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 ALL = torch.arange(4)
@@ -153,106 +153,153 @@ def test_what_is_missing_is_named_with_the_mend(tmp_path, reader):
         reader(tmp_path, "7")
 
 
-# --------------------------------------------------------------- attacks
-
-
-class Attack:
-    """What a pickle runs when a trusting reader loads it."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-def bomb(shape):
-    """An array that claims another shape than it has bytes."""
-    data = pickle.dumps(np.zeros(3, np.uint8), 3)
-    return data.replace(b"K\x03\x85", b"K" + bytes([shape]) + b"\x85")
-
-
-def trace_attacks(trace):
-    """Pickles that would leave a file `trace` behind."""
-    text = f"open({str(trace)!r}, 'w')"
-    import builtins
-
-    yield Attack(os.system, f"touch {trace}")
-    yield Attack(subprocess.run, ["touch", str(trace)])
-    yield Attack(builtins.eval, text)
-    yield Attack(builtins.exec, text)
-    yield Attack(builtins.open, str(trace), "w")
-    yield Attack(np.save, str(trace), 1)
-    yield Attack(np.load, str(trace))
-    yield {"v/x": {"annotations": [{"boxes": Attack(
-        os.system, f"touch {trace}")}]}}
-    # hidden in the argument of a function that is allowed
-    array = np.empty(1, object)
-    array[0] = Attack(os.system, f"touch {trace}")
-    yield array
-    yield Attack(np.dtype, Attack(os.system, f"touch {trace}"))
-
-
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_no_pickle_runs_anything(tmp_path, protocol):
-    trace, path = tmp_path / "trace", tmp_path / "pyannot.pkl"
-    count = 0
-    for attack in trace_attacks(trace):
-        path.write_bytes(pickle.dumps(attack, protocol))
-        with pytest.raises(ValueError, match="pyannot.pkl is not read"):
-            boxes.read_pickle(path)
-        assert not trace.exists() and not (tmp_path / "trace.npy").exists()
-        count += 1
-    assert count == 10
-    # the attack works on whoever trusts it, so the test can fail
-    pickle.loads(pickle.dumps(Attack(os.system, f"touch {trace}"), protocol))
-    assert trace.exists()
-
-
-def test_pickles_by_hand_are_refused(tmp_path):
-    path = tmp_path / "x.pkl"
-    for text in (
-        b"cos\nsystem\n(S'true'\ntR.", b"(S'true'\nios\nsystem\n.",
-        b"cnumpy\ndtype.__init__\n.", b"cnumpy.core.multiarray\nfromfile\n.",
-        b"\x80\x02\x82\x01.", b"P1\n.", b"", b"\x80\x04\x95", bomb(9),
-        pickle.dumps(np.array([{}])), pickle.dumps(np.zeros(2, "M8[s]")),
-    ):
-        path.write_bytes(text)
-        with pytest.raises(ValueError, match="x.pkl is not read"):
-            boxes.read_pickle(path)
-    with path.open("wb") as file:
-        file.truncate(untrusted.LARGEST + 1)  # no bytes on the disk
-    with pytest.raises(ValueError, match="more than"):
-        boxes.read_pickle(path)
-
-
-@pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_sound_pickles_are_read(tmp_path, protocol):
-    path = tmp_path / "x.pkl"
-    arrays = {
-        "a": np.arange(6, dtype=">i2").reshape(2, 3),
-        "b": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "c": np.zeros((0, 4), np.uint8)}
-    held = {"n": np.uint16(7), "t": (1, "x", None, 2.5)} | arrays
-    if protocol == 5:  # its arrays are made by another function
-        path.write_bytes(pickle.dumps(held, protocol))
-        with pytest.raises(ValueError, match="_frombuffer"):
-            boxes.read_pickle(path)
-        return
-    buffer = io.BytesIO()
-    pickle.Pickler(buffer, protocol).dump(held)
-    path.write_bytes(buffer.getvalue())
-    found = boxes.read_pickle(path)
-    assert found["n"] == 7 and found["t"] == (1, "x", None, 2.5)
-    for name, want in arrays.items():
-        got = found[name].values
-        assert np.array_equal(got, want) and got.dtype == want.dtype
-
-
 def test_a_pickle_of_something_else_is_named(tmp_path):
     for held in ([1], {"a": 1}, {"a": {"annotations": [{"sf": 0}]}},
-                 {"a": {"annotations": [{"sf": 0, "boxes": 3}]}}):
+                 {"a": {"annotations": [{"sf": 0, "boxes": 3}]}},
+                 {"a": {"numf": 4, "annotations": 3}}):
         path = tmp_path / "pyannot.pkl"
         path.write_bytes(pickle.dumps(held))
         with pytest.raises(ValueError, match="does not hold UCF101-24's"):
             boxes._pickled(path)
+
+
+TUBE = {"sf": 1, "ef": 3, "boxes": np.full((2, 4), 5, np.uint8)}
+
+
+def tubes(**changes):
+    return {"Archery/v_Archery_g08_c01": {
+        "numf": 4, "annotations": [TUBE | changes]}}
+
+
+def ucf101_24_root(root):
+    folder = root / "ucfTrainTestlist"
+    folder.mkdir()
+    (folder / "classInd.txt").write_text("1 Archery\n")
+    (folder / "trainlist01.txt").write_text("Archery/v_Archery_g09_c01.avi 1")
+    (folder / "testlist01.txt").write_text("Archery/v_Archery_g08_c01.avi")
+    (root / "ucf101_24").mkdir()
+    return root / "ucf101_24"
+
+
+@pytest.mark.parametrize("changes", [
+    {"sf": -5}, {"sf": 3, "ef": 1}, {"sf": 1.5}, {"sf": "1"}, {"ef": 4},
+    {"sf": 3, "ef": 5}, {"sf": 1, "ef": 1, "boxes": np.zeros((0, 4))},
+    {"boxes": np.full((4, 5), 5)}, {"boxes": np.full((2, 2, 4), 5)},
+    {"boxes": np.full((2, 4), np.inf)}, {"boxes": np.full((2, 4), np.nan)},
+    {"boxes": np.array([[-1, 2, 3, 4]] * 2)},
+    {"boxes": np.array([[1, 2, 0, 4]] * 2)}], ids=str)
+def test_ucf101_24_names_the_tube_that_cannot_be(tmp_path, changes):
+    folder = ucf101_24_root(tmp_path)
+    path = folder / "pyannot.pkl"
+    path.write_bytes(pickle.dumps(tubes(**changes), 3))
+    with pytest.raises(ValueError, match="pyannot.pkl: Archery/v_Archery"):
+        boxes.ucf101_24(tmp_path, lists_only=True)
+    path.unlink()
+    held = TUBE | changes
+    if not isinstance(held["sf"], str):
+        savemat(folder / "finalAnnots.mat", {"annot": structs({
+            "name": "Archery/v_Archery_g08_c01", "num_imgs": 4.0,
+            "tubes": structs(held | {"sf": held["sf"] + 1})})})
+        with pytest.raises(ValueError, match="Annots.mat: Archery/v_Archery"):
+            boxes.ucf101_24(tmp_path, lists_only=True)
+
+
+def structs(*rows):
+    """Dicts as SciPy writes an array of structs."""
+    made = np.empty((1, len(rows)), [(field, object) for field in rows[0]])
+    for i, row in enumerate(rows):
+        made[0, i] = tuple(row.values())
+    return made
+
+
+def test_ucf101_24_small(tmp_path):
+    folder = ucf101_24_root(tmp_path)
+    path = folder / "pyannot.pkl"
+    path.write_bytes(pickle.dumps(tubes(), 3))
+    train, test, classes = boxes.ucf101_24(tmp_path, lists_only=True)
+    assert (train[0].spans, test[0].spans) == ((), ((1, 3),))
+    for held in ({}, {"Archery/v_Archery_g07_c01": tubes().popitem()[1]}):
+        path.write_bytes(pickle.dumps(held, 3))
+        with pytest.raises(ValueError, match="pyannot.pkl holds boxes of"):
+            boxes.ucf101_24(tmp_path, lists_only=True)
+    # boxes of a video for training alone leave no test
+    path.write_bytes(pickle.dumps({
+        "Archery/v_Archery_g09_c01": tubes().popitem()[1]}, 3))
+    with pytest.raises(ValueError, match="pyannot.pkl lists no test videos"):
+        boxes.ucf101_24(tmp_path, lists_only=True)
+    path.unlink()
+    one = {"name": "Archery/v_Archery_g08_c01", "num_imgs": 4.0,
+           "tubes": structs(TUBE | {"sf": 2})}
+    savemat(folder / "finalAnnots.mat", {"annot": structs(one)})
+    again = boxes.ucf101_24(tmp_path, lists_only=True)
+    assert again.test[0].spans == test[0].spans
+    assert repr(again.test[0].truth) == repr(test[0].truth)
+    savemat(folder / "finalAnnots.mat", {"annot": structs(one, one)})
+    with pytest.raises(ValueError, match="Annots.mat: Archery.*already"):
+        boxes.ucf101_24(tmp_path, lists_only=True)
+
+
+LABEL = {"action": "squat", "train": 1, "bbox": [[1.0, 2, 30, 40]] * 3,
+         "visibility": np.ones((3, 13)), "x": 5 * np.ones((3, 13)),
+         "y": 6 * np.ones((3, 13))}
+
+
+@pytest.mark.parametrize("name, value", [
+    ("bbox", np.ones((4, 5))), ("bbox", np.ones((2, 3, 4))), ("bbox", "box"),
+    ("bbox", np.array([["a", 1]], object)), ("bbox", np.ones((3, 4)) * 1j),
+    ("bbox", {"a": 1}), ("x", np.ones((2, 13))), ("y", np.ones(3)),
+    ("visibility", np.ones((13, 3))), ("action", 3.0), ("action", ""),
+    ("train", "yes"), ("train", [1, 1])])
+def test_penn_action_names_the_wrong_file(tmp_path, name, value):
+    folder = tmp_path / "penn_action" / "labels"
+    folder.mkdir(parents=True)
+    savemat(folder / "0001.mat", LABEL)
+    savemat(folder / "0002.mat", LABEL | {"train": -1})
+    assert len(boxes.penn_action(tmp_path, lists_only=True).test) == 1
+    savemat(folder / "0002.mat", LABEL | {"train": -1} | {name: value})
+    with pytest.raises(ValueError, match="0002.mat"):
+        boxes.penn_action(tmp_path, lists_only=True)
+
+
+@pytest.mark.parametrize("row", [
+    [np.nan, np.nan, 30, 40], [1, 2, 30, np.nan], [1, 2, np.inf, 40],
+    [1, 2, 1, 40], [30, 40, 1, 2], [0, 0, 0, 0]], ids=str)
+def test_what_is_no_box_is_unknown_and_no_score_is_nan(tmp_path, row):
+    path = tmp_path / "0001.mat"
+    savemat(path, LABEL | {"bbox": [[1.0, 2, 30, 40], row, row]})
+    true = boxes.Labelled(path)(ALL)["boxes"]
+    assert true[1:].isnan().all() and not true[0].isnan().any()
+    found = torch.tensor([[0.0, 1, 30, 40]]).expand(4, 4)
+    assert loc.frame_localisation_accuracy(found, true, 0.5) == 1
+    assert math.isfinite(loc.mean_share(true, 50, 50))
+    value = loc.frame_map(found[None], torch.ones(1, 1), true[None],
+                          torch.zeros(1, dtype=torch.long), 0.5).value
+    assert value == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("part_mask", np.ones((6, 8))), ("part_mask", np.ones((6, 8, 3, 2))),
+    ("part_mask", "mask"), ("part_mask", np.ones((6, 8, 3)) * 1j),
+    ("part_mask", np.array([[{}]], object)), ("pos_img", np.ones((3, 15, 3))),
+    ("pos_img", np.ones((2, 15))), ("pos_img", "joints"), ("other", 1)])
+def test_jhmdb_names_the_wrong_file(tmp_path, name, value):
+    mask, joints = tmp_path / "m.mat", tmp_path / "j.mat"
+    savemat(mask, {"part_mask": np.ones((6, 8, 3))})
+    savemat(joints, {"pos_img": np.ones((2, 15, 3))})
+    told = boxes.Puppet(mask, joints)
+    told(ALL, joints=True)
+    wrong = joints if name == "pos_img" else mask
+    savemat(wrong, {name: value})
+    with pytest.raises(ValueError, match=wrong.name):
+        told(ALL, joints=True)
+
+
+def test_a_joint_that_is_half_unknown_is_unknown(tmp_path):
+    place = np.full((2, 15, 3), 4.0)
+    place[0, 2, 1], place[1, 3, 2] = np.nan, np.inf
+    savemat(tmp_path / "m.mat", {"part_mask": np.ones((6, 8, 3))})
+    savemat(tmp_path / "j.mat", {"pos_img": place})
+    joints = boxes.Puppet(tmp_path / "m.mat", tmp_path / "j.mat")(
+        torch.arange(3), joints=True)["joints"]
+    gone = joints.isnan()
+    assert gone[1, 2].all() and gone[2, 3].all() and gone.sum() == 4

@@ -113,10 +113,8 @@ def flag_file(root, lines, action="climb", split=1):
 
 
 def test_hmdb51_flags_and_groups(tmp_path):
-    name = "{}_climb_f_cm_np10_ba_med_{}.avi {} "
-    films = {0: "Neither", 1: "Some_film", 2: "Other_film"}
-    flag_file(tmp_path, [name.format(films[i % 3], i, i % 3)
-                         for i in range(6)])
+    name = "Some_film{1}_climb_f_cm_np10_ba_med_{0}.avi {1} "
+    flag_file(tmp_path, [name.format(i, i % 3) for i in range(6)])
     flag_file(tmp_path, ["x_climb_stairs_u_nm_np2_fr_goo_0.avi 2"],
               "climb_stairs")
     train, test, classes = lists.hmdb51(tmp_path, lists_only=True)
@@ -124,15 +122,52 @@ def test_hmdb51_flags_and_groups(tmp_path):
     assert [r.name[-1] for r in train] == ["1", "4"]
     assert [(r.name[-1], r.label) for r in test] == [
         ("2", 0), ("5", 0), ("0", 1)]
-    assert {r.group for r in train} == {"Some_film_climb"}
+    assert {r.group for r in train} == {"Some_film1_climb"}
     assert train[0].path == (tmp_path / "hmdb51/hmdb51_org/climb" /
-                             "Some_film_climb_f_cm_np10_ba_med_1.avi")
+                             "Some_film1_climb_f_cm_np10_ba_med_1.avi")
     with pytest.raises(FileNotFoundError, match="videos.*hmdb51.py"):
         lists.hmdb51(tmp_path)
     with pytest.raises(ValueError, match="not '4'"):
         lists.hmdb51(tmp_path, "4", lists_only=True)
     with pytest.raises(FileNotFoundError, match="test_split2"):
         lists.hmdb51(tmp_path, "2", lists_only=True)
+
+
+def one_file(name, flag):
+    return f"{name}_climb_f_cm_np1_fr_med_0.avi {flag}"
+
+
+@pytest.mark.parametrize("more, reason", [
+    (one_file("a", 1), "already"), (one_file("a", 2), "already"),
+    (one_file("a", 0), "already"),  # both flags, or a line twice
+    (one_file("a", 2).replace("_0.", "_1."), "group 'a_climb' of the test")])
+def test_hmdb51_clips_stand_once_and_on_one_side(tmp_path, more, reason):
+    path = flag_file(tmp_path, [one_file("a", 1), one_file("b", 2)])
+    assert len(lists.hmdb51(tmp_path, lists_only=True).train) == 1
+    flag_file(tmp_path, [one_file("a", 1), one_file("b", 2), more])
+    with pytest.raises(ValueError, match=reason) as caught:
+        lists.hmdb51(tmp_path, lists_only=True)
+    assert f"{path}:3: " in str(caught.value)
+    assert f"{path}:1" in str(caught.value)
+
+
+@pytest.mark.parametrize("action, lines, reason", [
+    ("dive", [], "no clip has the flag"),
+    ("dive", ["x_dive_f_cm_np1_fr_med_0.avi 0"], "no clip has the flag"),
+    ("..", ["x_.._f_cm_np1_fr_med_0.avi 1"], "'..' is no name of a class")])
+def test_hmdb51_classes_have_clips_and_names(tmp_path, action, lines, reason):
+    flag_file(tmp_path, [one_file("a", 1), one_file("b", 2)])
+    flag_file(tmp_path, lines, action)
+    with pytest.raises(ValueError, match=reason) as caught:
+        lists.hmdb51(tmp_path, lists_only=True)
+    assert "testTrainMulti_7030_splits" in str(caught.value)
+
+
+def test_a_list_of_training_videos_alone(tmp_path):
+    path = flag_file(tmp_path, [one_file("a", 1)])
+    with pytest.raises(ValueError, match="lists no test videos") as caught:
+        lists.hmdb51(tmp_path, lists_only=True)
+    assert str(path.parent) in str(caught.value)
 
 
 @pytest.mark.parametrize("line", [
@@ -146,22 +181,35 @@ def test_hmdb51_names_the_wrong_line(tmp_path, line):
     assert f"{path}:2" in str(caught.value)
 
 
-def test_kth_names_the_wrong_line(tmp_path):
+KTH = ("prose: frames\n\nperson01_boxing_d1  frames 1-95, 96-185\n"
+       "person22_boxing_d1\tframes\t1-3\nperson22_walking_d2\t*missing*\n")
+
+
+def test_kth(tmp_path):
     (tmp_path / "kth").mkdir()
-    sheet = tmp_path / "kth/00sequences.txt"
-    sheet.write_text("prose\n\nperson01_boxing_d1  frames 1-95, 96-185\n"
-                     "person22_walking_d2\t*missing*\n"
-                     "person22_walking_d3 frames 1-9\n")
+    (tmp_path / "kth/00sequences.txt").write_text(KTH)
     found = lists.kth(tmp_path, lists_only=True)
     assert [r.spans for r in found.train] == [((0, 95), (95, 185))]
-    assert [r.name for r in found.test] == ["person22_walking_d3"]
-    for line in ("person01_flying_d1 frames 1-5", "person01_boxing_d2 none",
-                 "person01_boxing_d2 frames 95-1", "person01_boxing_d2 "
-                 "frames 0-0", "person00_boxing_d1 frames 1-5",
-                 "person99_boxing_d1 frames 1-5",
-                 "person01_boxing_d1 fames 1-5"):
-        sheet.write_text(f"{line}\n")
-        with pytest.raises(ValueError, match="00sequences.txt:1"):
+    assert [r.name for r in found.test] == ["person22_boxing_d1"]
+
+
+@pytest.mark.parametrize("line", [
+    "person01_flying_d1 frames 1-5", "person01_boxing_d2 none",
+    "person01_boxing_d2 frames 95-1", "person01_boxing_d2 frames 0-0",
+    "person01_boxing_d2 frames 1-5, 6", "person01_boxing_d2 frames 1-5 6-7",
+    "person01_boxing_d2 frames 1-99999999999", "person01_boxing_d5 frames 1-5",
+    "person00_boxing_d2 frames 1-5", "person99_boxing_d2 frames 1-5",
+    "person01_boxing_d1 frames 1-95, 96-185", "persn01_boxing_d2 frames 1-5",
+    "person01_boxing_d2 missing", "person01 boxing d2 frames 1-5"])
+def test_kth_names_the_wrong_line(tmp_path, line):
+    (tmp_path / "kth").mkdir()
+    path = tmp_path / "kth/00sequences.txt"
+    path.write_text(f"{KTH}{line}\n")
+    with pytest.raises(ValueError, match="00sequences.txt:6: "):
+        lists.kth(tmp_path, lists_only=True)
+    if line.startswith("persn"):  # first, it is not taken for prose either
+        path.write_text(f"{line}\n{KTH}")
+        with pytest.raises(ValueError, match="00sequences.txt:1: "):
             lists.kth(tmp_path, lists_only=True)
 
 
@@ -174,13 +222,29 @@ def test_moments(tmp_path):
     train, test, classes = lists.moments(tmp_path, lists_only=True)
     assert classes == ["a c", "b"] and train[0].name == "b/x.y"
     assert test[0].path == folder / "validation/a c/z.mp4"
-    for row in ("d/x.mp4,d", "b/../../x.mp4,b", "b/x.mp4,a c", "b,b"):
+    for row in ("d/x.mp4,d", "b/../../x.mp4,b", "b/x.mp4,a c", "b,b",
+                "b/..,b", "/etc/passwd,b", '"b/x.mp4,b', "b", ",", "b/1.mp4,b",
+                "b/1.avi,b", 'b/2.mp4,b,"3'):
         (folder / "trainingSet.csv").write_text(f"b/1.mp4,b\n{row}\n")
         with pytest.raises(ValueError, match="trainingSet.csv:2"):
             lists.moments(tmp_path, lists_only=True)
-    (folder / "moments_categories.txt").write_text("a,0\nb,2\n")
-    with pytest.raises(ValueError, match="not numbered"):
-        lists.moments_classes(folder)
+    # a video for training that is in the test list, too
+    (folder / "trainingSet.csv").write_text("b/1.mp4,b\na c/z.mp4,a c\n")
+    with pytest.raises(ValueError, match="validationSet.csv:1.*Set.csv:2 al"):
+        lists.moments(tmp_path, lists_only=True)
+    for line in ("b", "1,b", "a,1", "c,1", "c,-1", "c,x", ",1"):
+        (folder / "moments_categories.txt").write_text(f"a,0\nb,1\n{line}\n")
+        with pytest.raises(ValueError, match="categories.txt:3"):
+            lists.moments_classes(folder)
+    for text in ("a,0\nb,2\n", "a,1\nb,2\n"):
+        (folder / "moments_categories.txt").write_text(text)
+        with pytest.raises(ValueError, match="categories.*not numbered"):
+            lists.moments_classes(folder)
+    (folder / "moments_categories.txt").write_text("..,0\n")
+    (folder / "trainingSet.csv").write_text("../x.mp4,..\n")
+    (folder / "validationSet.csv").write_text("../y.mp4,..\n")
+    with pytest.raises(ValueError, match="moments: '..' is no name"):
+        lists.moments(tmp_path, lists_only=True)
 
 
 def thumos_json(root, videos):
@@ -212,6 +276,88 @@ def test_thumos14_classes_of_a_video(tmp_path):
         thumos_json(tmp_path, {"a": ("train", [("Diving", *times)])})
         with pytest.raises(ValueError, match="gt.json: a"):
             lists.thumos14(tmp_path, lists_only=True)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+GOOD = {"subset": "train", "annotations": [
+    {"label": "Diving", "segment": [1, 2]}]}
+
+
+@pytest.mark.parametrize("text", [
+    "", "[]", "{}", "null", DEEP, '{"database": []}', '{"database": {',
+    json.dumps({"database": {"v": GOOD, "w": GOOD}}).replace('"w"', '"v"')],
+    ids=lambda text: text[:20])
+def test_thumos14_names_a_wrong_json(tmp_path, text):
+    (tmp_path / "thumos14").mkdir()
+    path = tmp_path / "thumos14/gt.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        lists.thumos14(tmp_path, lists_only=True)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("entry", [
+    None, [], "x", {}, GOOD | {"subset": "tests"}, GOOD | {"annotations": 3},
+    GOOD | {"annotations": [{"label": "Diving"}]},
+    GOOD | {"annotations": ["x"]}, GOOD | {"annotations": {"a": 1}},
+    *(GOOD | {"annotations": [{"label": "Diving", "segment": segment}]}
+      for segment in (None, [], [1], [1, 2, 3], "now", [None, None], [1, None],
+                      [[], {}], ["one", "two"], [2, 1], [1, "inf"], [-1, 1],
+                      [float("nan"), 1])),
+    GOOD | {"annotations": [{"label": None, "segment": [1, 2]}]},
+    GOOD | {"annotations": 2 * GOOD["annotations"]}], ids=str)
+def test_thumos14_names_the_wrong_video(tmp_path, entry):
+    (tmp_path / "thumos14").mkdir()
+    path = tmp_path / "thumos14/gt.json"
+    path.write_text(json.dumps({"database": {"good": GOOD, "bad": entry}}))
+    with pytest.raises(ValueError) as caught:
+        lists.thumos14(tmp_path, lists_only=True)
+    assert str(caught.value).startswith(f"{path}: bad: ")
+
+
+def test_thumos14_times_of_many_digits(tmp_path):
+    (tmp_path / "thumos14").mkdir()
+    path = tmp_path / "thumos14/gt.json"
+    path.write_text(json.dumps({"database": {"v": GOOD}}).replace(
+        "2]", "9" * 5000 + "]"))
+    with pytest.raises(ValueError, match="gt.json: v: no segment"):
+        lists.thumos14(tmp_path, lists_only=True)
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("../x", "leads out"), ("/etc/x", "leads out"), ("a/../../x", "leads out"),
+    ("a\0", "leads out")])
+def test_thumos14_names_stay_in_the_folder(tmp_path, name, reason):
+    thumos_json(tmp_path, {name: ("train", [("Diving", 1, 2)]),
+                           "t": ("test", [("Diving", 1, 2)])})
+    with pytest.raises(ValueError, match=reason) as caught:
+        lists.thumos14(tmp_path, lists_only=True)
+    assert f"gt.json: {name}" in str(caught.value)
+    thumos_json(tmp_path, {"a": ("train", [("../x", 1, 2)]),
+                           "t": ("test", [("../x", 1, 2)])})
+    with pytest.raises(ValueError, match="'../x' is no name of a class"):
+        lists.thumos14(tmp_path, lists_only=True)
+
+
+def test_thumos14_as_text(tmp_path):
+    folders = [tmp_path / f"thumos14/annotation_{part}"
+               for part in ("val", "test")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    with pytest.raises(ValueError, match="thumos14 lists no training videos"):
+        lists.thumos14(tmp_path, lists_only=True)
+    val, test = (folders[0] / "Diving_val.txt", folders[1] / "Diving_test.txt")
+    val.write_text("v  1.0 2.0\n")
+    test.write_text("t  1.0 2.0\n")
+    assert lists.thumos14(tmp_path, lists_only=True).classes == ["Diving"]
+    for line in ("v  1.0 2.0", "v 2", "v 2 1", "v two three", "v 1 2 3"):
+        val.write_text(f"v  1.0 2.0\n{line}\n")
+        with pytest.raises(ValueError, match="Diving_val.txt:2: "):
+            lists.thumos14(tmp_path, lists_only=True)
+    val.write_text("v  1.0 2.0\nt 1 2\n")
+    with pytest.raises(ValueError, match="annotation_test: t: 't' stands at "
+                                         ".*annotation_val: t already"):
+        lists.thumos14(tmp_path, lists_only=True)
 
 
 @pytest.mark.parametrize("reader", [

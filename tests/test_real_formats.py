@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lib import datasets, flow, views
-from lib.flying_chairs import FlyingChairs
+from lib.flying_chairs import FlyingChairs, pairs
 from lib.localisation import box_iou
 from lib.puppets import CLASSES, FPS, UNTRIMMED, Dials, Puppets
 
@@ -199,6 +199,25 @@ def test_flying_chairs(prepared):
     path.write_bytes(b"PI")
     with pytest.raises(ValueError, match="no .flo file"):
         data[0]
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("1\n2\n3\n", ":3: '3' is not 1 or 2"), ("1\nx y\n", ":2: 'x y'"),
+    ("", " lists no pairs of train"), ("2\n\n\n", " lists no pairs of train"),
+    ("1\n\x00\n", ":2: no text"), ("1 2\n", ":1: '1 2'")])
+def test_flying_chairs_name_the_wrong_line(tmp_path, text, reason):
+    (tmp_path / "flying_chairs/data").mkdir(parents=True)
+    sheet = tmp_path / "flying_chairs/FlyingChairs_train_val.txt"
+    sheet.write_text("\ufeff1\n2\n1\n\n")
+    names = [[file.name[:5] for file in own]
+             for own in pairs(tmp_path, "train")]
+    assert names == [["00001"] * 3, ["00003"] * 3]
+    with pytest.raises(ValueError, match="part 'test'"):
+        pairs(tmp_path, "test")
+    sheet.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        pairs(tmp_path, "train")
+    assert f"{sheet}{reason}" in str(caught.value)
 
 
 def test_archives_and_folders_give_the_same(tmp_path):
