@@ -21,7 +21,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib import ROOT, backbones2d, bninception  # noqa: E402
+from lib import ROOT  # noqa: E402
+from lib.networks import (
+    bninception,  # noqa: E402
+    cnn2d,  # noqa: E402
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     from safetensors.torch import save_file
 
-    net = backbones2d.frame_cnn("bninception")
+    net = cnn2d.frame_cnn("bninception")
     bninception.load_published(
         net, torch.load(chosen.source, weights_only=True, map_location="cpu"))
     chosen.to.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from prepare import Count, Part, Recipe, Source
 from prepare import main as run
 
-from lib import flying_chairs
+from lib.data.sets import flying_chairs
 
 HOST = "https://lmb.informatik.uni-freiburg.de/"
 SPLIT = "FlyingChairs_train_val.txt"

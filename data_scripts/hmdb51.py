@@ -16,7 +16,7 @@ from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 from unpack import is_archive, unpack
 
-from lib import annotations_lists
+from lib.data.sets import hmdb51
 
 HOST = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/"
 OFFICIAL = (3570, 1530, 51)
@@ -41,7 +41,7 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
     """The three splits, and the videos that they name."""
     found, records = [], []
     for split in ("1", "2", "3"):
-        lists = annotations_lists.hmdb51(root, split, lists_only=lists_only)
+        lists = hmdb51.read(root, split, lists_only=lists_only)
         found += lists_counts(lists, OFFICIAL, f"split {split}: ")
         records += lists.train + lists.test
     videos = [] if lists_only else [files_count(records)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 
-from lib import annotations_boxes
+from lib.data.sets import jhmdb
 
 HOST = "https://files.is.tue.mpg.de/jhmdb/"
 OFFICIAL = {"1": (660, 268, 21), "2": (658, 270, 21), "3": (663, 265, 21)}
@@ -29,7 +29,7 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
     """The three splits, the videos, and the masks and joints of each."""
     found = []
     for split, official in OFFICIAL.items():
-        lists = annotations_boxes.jhmdb(root, split, lists_only=lists_only)
+        lists = jhmdb.read(root, split, lists_only=lists_only)
         found += lists_counts(lists, official, f"split {split}: ")
     records = lists.train + lists.test
     if not lists_only:

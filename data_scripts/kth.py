@@ -13,14 +13,14 @@ from pathlib import Path
 from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 
-from lib import annotations_lists
+from lib.data.sets import kth
 
 HOST = "http://www.nada.kth.se/cvap/actions/"
 
 
 def counts(root: Path, lists_only: bool) -> list[Count]:
     """Both lists (training with validation people), and the videos."""
-    lists = annotations_lists.kth(root, lists_only=lists_only)
+    lists = kth.read(root, lists_only=lists_only)
     found = lists_counts(lists, (383, 216, 6))
     if not lists_only:
         found.append(files_count(lists.train + lists.test))
@@ -31,7 +31,7 @@ RECIPE = Recipe("KTH", (
     Part("kth/00sequences.txt", Source(
         "00sequences.txt", (f"{HOST}00sequences.txt",)), lists=True),
     *(Part(f"kth/{name}", Source(f"{name}.zip", (f"{HOST}{name}.zip",)),
-           inside=".") for name in annotations_lists.KTH_CLASSES),
+           inside=".") for name in kth.KTH_CLASSES),
 ), counts, notes=["person13_handclapping_d3 does not exist: 599, not 600."])
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ event understanding, TPAMI 2019.
 There is no public address: the form's answer gives one. Unpack what it
 leads to (Moments_in_Time_Raw) and name the folder.
 
-    python data_scripts/moments_in_time.py --root data --from FOLDER
+    python data_scripts/moments.py --root data --from FOLDER
 """
 
 import sys
@@ -17,7 +17,7 @@ from pathlib import Path
 from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 
-from lib import annotations_lists
+from lib.data.sets import moments
 
 ARCHIVE = Source("Moments_in_Time_Raw.zip")
 OFFICIAL = (802_264, 33_900, 339)
@@ -25,7 +25,7 @@ OFFICIAL = (802_264, 33_900, 339)
 
 def counts(root: Path, lists_only: bool) -> list[Count]:
     """Both lists, the classes, and the videos."""
-    lists = annotations_lists.moments(root, lists_only=lists_only)
+    lists = moments.read(root, lists_only=lists_only)
     found = lists_counts(lists, OFFICIAL)
     if not lists_only:
         found.append(files_count(lists.train + lists.test))

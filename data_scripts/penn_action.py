@@ -21,7 +21,7 @@ import av
 from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 
-from lib import annotations_boxes
+from lib.data.sets import penn_action
 
 ARCHIVE = Source("Penn_Action.tar.gz", (
     "https://www.cis.upenn.edu/~kostas/Penn_Action.tar.gz",))
@@ -58,7 +58,7 @@ def pack_all(folder: Path, root: Path) -> None:
 
 def counts(root: Path, lists_only: bool) -> list[Count]:
     """Both lists, and the packed clips."""
-    lists = annotations_boxes.penn_action(root, lists_only=lists_only)
+    lists = penn_action.read(root, lists_only=lists_only)
     found = lists_counts(lists, (1258, 1068, 15))
     if not lists_only:
         found.append(files_count(lists.train + lists.test))

@@ -23,7 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fetch import Source, Unreachable, download, locked  # noqa: E402
 from unpack import SUFFIXES, is_archive, unpack  # noqa: E402
 
-from lib.annotations import Lists, Record  # noqa: E402
+from lib.data.sets.records import (
+    Lists,  # noqa: E402
+    Record,  # noqa: E402
+)
 
 
 @dataclass(frozen=True)

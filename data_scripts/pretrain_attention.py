@@ -7,7 +7,7 @@ one learns the exact flow between two frames of puppets, by Eq. (4). Training
 videos come from the actors of the training split, drawn with another seed than
 the notebooks use; the step with the least loss on videos of the validation
 split's actors is kept. About four minutes on one core; writes
-lib/weights/attention_small_puppets.safetensors, the network with its Expanded
+lib/networks/weights/attention_small_puppets.safetensors, the network with its Expanded
 Part, as float16.
 """
 
@@ -20,21 +20,26 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib import backbones2d, training  # noqa: E402
-from lib.augment import Crops  # noqa: E402
-from lib.datasets import Thinned, in_memory  # noqa: E402
-from lib.puppets import DIALS, Puppets  # noqa: E402
-from lib.snippets import Snippets, Whole, keep  # noqa: E402
-from lib.sta_cnn_motion import (  # noqa: E402
-    AttentionNetwork,
-    FlowPredictor,
-    flow_loss,
+from lib.data.batches import in_memory  # noqa: E402
+from lib.data.datasets import Thinned  # noqa: E402
+from lib.data.snippets import (
+    Snippets,  # noqa: E402
+    Whole,  # noqa: E402
+    keep,  # noqa: E402
+)
+from lib.data.transforms import Crops  # noqa: E402
+from lib.lab import training  # noqa: E402
+from lib.networks import cnn2d  # noqa: E402
+from lib.papers.sta_cnn import AttentionNetwork, FlowPredictor, flow_loss
+from lib.worlds.puppets import (
+    DIALS,  # noqa: E402
+    Puppets,  # noqa: E402
 )
 
 SEED = 20_000  # the notebooks count their seeds from 0
 # 64 pixels end as 8 x 8: three poolings of six
 WIDTHS, POOLINGS = (8, 16, 32, 32, 32, 48), 3
-PATH = backbones2d.WEIGHTS / "attention_small_puppets.safetensors"
+PATH = cnn2d.WEIGHTS / "attention_small_puppets.safetensors"
 KEYS = ("video", "flow")
 
 
@@ -76,7 +81,7 @@ def main() -> None:
         model, train, step, steps=options.steps, batch=32, lr=2e-3,
         weight_decay=1e-4, schedule="cosine", seed=SEED, val=val,
         score=score, every=max(1, options.steps // 10), device="cpu")
-    backbones2d.save_weights(model, PATH)
+    cnn2d.save_weights(model, PATH)
     flow = torch.stack([one["flow"][0].float() for one in val])
     nothing = flow_loss(torch.zeros(len(flow), 2, 16, 16), flow)
     best = -max(row["score"] for row in history if "score" in row)

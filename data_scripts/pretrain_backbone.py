@@ -8,12 +8,12 @@ weights are that for puppets. Training videos come from the actors of the
 training split, drawn with another seed than the notebooks use, so no notebook
 meets a video again, and no test actor is ever seen. The step with the best
 validation accuracy is kept. Four to fifteen minutes a network on one core;
-writes lib/weights/<name>_puppets.safetensors as float16.
+writes lib/networks/weights/<name>_puppets.safetensors as float16.
 
 With --flow 2 the networks see stacks of two DIS flow fields of the same
 videos instead. As in temporal segment networks (Wang et al., 2016) they start
 from the RGB weights, which must be there; a mirrored video moves the other
-way. Writes lib/weights/<name>_flow_puppets.safetensors.
+way. Writes lib/networks/weights/<name>_flow_puppets.safetensors.
 """
 
 import argparse
@@ -27,9 +27,14 @@ from torch.utils.data import Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib import backbones2d, training  # noqa: E402
-from lib.datasets import Thinned, in_memory  # noqa: E402
-from lib.puppets import DIALS, Puppets  # noqa: E402
+from lib.data.batches import in_memory  # noqa: E402
+from lib.data.datasets import Thinned  # noqa: E402
+from lib.lab import training  # noqa: E402
+from lib.networks import cnn2d  # noqa: E402
+from lib.worlds.puppets import (
+    DIALS,  # noqa: E402
+    Puppets,  # noqa: E402
+)
 
 SEED = 20_000  # the notebooks count their seeds from 0
 
@@ -75,28 +80,28 @@ def pretrain(name: str, train, val, steps: int, fields: int) -> float:
     """Train one backbone and write its weights; validation accuracy."""
     torch.manual_seed(SEED)
     key, channels = "video", 3
-    net = backbones2d.frame_cnn(name, "puppets" if fields else None)
+    net = cnn2d.frame_cnn(name, "puppets" if fields else None)
     if fields:
         key, channels = "motion", 2 * fields
-        net = backbones2d.for_flow(net, channels)
-    model = backbones2d.FrameAverage(net.channels, len(train.classes), net)
+        net = cnn2d.for_flow(net, channels)
+    model = cnn2d.FrameAverage(net.channels, len(train.classes), net)
     history = training.fit(
         model, train, partial(step, key=key), steps=steps, batch=32, lr=2e-3,
         weight_decay=1e-2, schedule="cosine", seed=SEED, val=val,
         score=partial(accuracy, key=key), every=max(1, steps // 10),
     )  # fmt: skip
-    backbones2d.save_weights(net, backbones2d.puppet_weights(name, channels))
+    cnn2d.save_weights(net, cnn2d.puppet_weights(name, channels))
     return max(row.get("score", 0) for row in history)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", default=list(backbones2d.SMALL))
+    parser.add_argument("names", nargs="*", default=list(cnn2d.SMALL))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--videos", type=int, default=3000)
     parser.add_argument(
         "--flow", type=int, default=0,
-        choices=(0, backbones2d.FLOW_CHANNELS // 2),
+        choices=(0, cnn2d.FLOW_CHANNELS // 2),
         help="flow fields in a stack; 0 trains on RGB (default)")
     options = parser.parse_args()
     train = Puppets("train", options.videos, seed=SEED)

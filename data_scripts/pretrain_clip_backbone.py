@@ -7,7 +7,7 @@ other videos than any notebook meets, the step with the best validation
 accuracy. From scratch the videos of the course are too hard a first lesson for
 a 3D network of this size (after 300 steps it guesses), so it begins with easy
 ones: nothing moves but a large actor, who hardly idles. A quarter of an hour a
-network on one core; writes lib/weights/<name>_puppets.safetensors as float16.
+network on one core; writes lib/networks/weights/<name>_puppets.safetensors as float16.
 """
 
 import argparse
@@ -22,9 +22,18 @@ from torch.utils.data import Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib import backbones2d, backbones3d, jsta, training  # noqa: E402
-from lib.datasets import in_memory  # noqa: E402
-from lib.puppets import DIALS, Puppets  # noqa: E402
+from lib.data import sampling  # noqa: E402
+from lib.data.batches import in_memory  # noqa: E402
+from lib.lab import training  # noqa: E402
+from lib.networks import (
+    cnn2d,  # noqa: E402
+    cnn3d,  # noqa: E402
+)
+from lib.papers import jsta  # noqa: E402
+from lib.worlds.puppets import (
+    DIALS,  # noqa: E402
+    Puppets,  # noqa: E402
+)
 
 SEED = 20_000  # the notebooks count their seeds from 0
 EASY = replace(DIALS, clutter=(0, 0), camera=(0.0, 0.0), bystander=0.0,
@@ -67,7 +76,7 @@ class OnVideos(nn.Module):
 
     def __init__(self, name: str, classes: int):
         super().__init__()
-        cnn = backbones3d.clip_cnn(name)
+        cnn = cnn3d.clip_cnn(name)
         if STAGE in cnn.stages:
             cnn.stages[STAGE] = Sometimes(cnn.stages[STAGE])
         for module in cnn.modules():
@@ -76,7 +85,7 @@ class OnVideos(nn.Module):
         self.net = jsta.ClipClassifier(cnn, cnn.channels, classes)
 
     def forward(self, video):
-        return self.net(*backbones3d.clips_of(video))
+        return self.net(*sampling.clips_of(video))
 
 
 def step(model, batch):
@@ -119,8 +128,8 @@ def main() -> None:
         stages = model.net.backbone.stages
         if STAGE in stages:
             stages[STAGE] = stages[STAGE].part
-        backbones2d.save_weights(
-            model.net.backbone, backbones3d.puppet_weights(name))
+        cnn2d.save_weights(
+            model.net.backbone, cnn3d.puppet_weights(name))
         best = max(row.get("score", 0) for row in history)
         print(f"{name}: validation accuracy {best:.3f}", flush=True)
 

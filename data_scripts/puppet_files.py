@@ -8,7 +8,8 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from lib.puppets import CLASSES, FPS, Dials, Puppets
+from lib.worlds.actions import CLASSES, FPS
+from lib.worlds.puppets import Dials, Puppets
 
 Counts = dict[str, int]
 

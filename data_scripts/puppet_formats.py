@@ -23,7 +23,8 @@ from puppet_files import (
     write_text,
 )
 
-from lib.puppets import CLASSES, FPS, camel
+from lib.worlds.actions import CLASSES, FPS
+from lib.worlds.puppets import camel
 
 
 def ucf101(root: Path, order: Order) -> Counts:

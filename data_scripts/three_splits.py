@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib import results  # noqa: E402
-from lib.registry import Registry  # noqa: E402
+from lib.lab import tables  # noqa: E402
+from lib.lab.registry import Registry  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,12 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     lines = [line for line in Registry(options.registry.absolute()).lines()
              if line["dataset"] == options.dataset]
-    means = results.over_splits(lines, options.metric)
+    means = tables.over_splits(lines, options.metric)
     if not means:
         print(f"no variant of {options.dataset} has runs on splits 1, 2 and "
               f"3 with {options.metric!r} in {options.registry}")
         return 1
-    print(results.summarise(means, options.metric, options.baseline))
+    print(tables.summarise(means, options.metric, options.baseline))
     return 0
 
 

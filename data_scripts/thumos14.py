@@ -18,7 +18,7 @@ from pathlib import Path
 from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 
-from lib import annotations_lists
+from lib.data.sets import thumos14
 
 LISTS = "http://crcv.ucf.edu/THUMOS14/"
 VIDEOS = "https://storage.googleapis.com/thumos14_files/"
@@ -26,7 +26,7 @@ VIDEOS = "https://storage.googleapis.com/thumos14_files/"
 
 def keep_annotated(part: str, folder: Path, root: Path) -> None:
     """Remove the videos without segments, nine tenths of them."""
-    known = annotations_lists.thumos14_instances(root, part)
+    known = thumos14.thumos14_instances(root, part)
     for file in sorted(folder.rglob("*.mp4")):
         if file.stem in known:
             file.replace(folder / file.name)
@@ -38,12 +38,12 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
     """Annotated videos, the reader's lists, and the videos."""
     found = []
     for part, videos, instances in (("val", 200, 3007), ("test", 213, 3358)):
-        known = annotations_lists.thumos14_instances(root, part)
-        sure = sum(one.action != annotations_lists.AMBIGUOUS
+        known = thumos14.thumos14_instances(root, part)
+        sure = sum(one.action != thumos14.AMBIGUOUS
                    for some in known.values() for one in some)
         found += [Count(f"annotated {part} videos", len(known), videos),
                   Count(f"{part} instances", sure, instances)]
-    lists = annotations_lists.thumos14(root, lists_only=lists_only)
+    lists = thumos14.read(root, lists_only=lists_only)
     found += lists_counts(lists, (183, 210, 20), "of one class: ")
     if not lists_only:
         found.append(files_count(lists.train + lists.test))
@@ -72,7 +72,7 @@ RECIPE = Recipe("THUMOS14", (
     "password; unpack the encrypted archive with it (unzip, 7z) into a "
     "folder TH14_Test_set_mp4; then",
     notes=[f"{name} is left out of the test: {why}"
-           for name, why in annotations_lists.FAULTY.items()])
+           for name, why in thumos14.FAULTY.items()])
 
 if __name__ == "__main__":
     sys.exit(run(__doc__, RECIPE))

@@ -14,7 +14,7 @@ from pathlib import Path
 from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 
-from lib import annotations
+from lib.data.sets import ucf101
 
 HOST = "https://www.crcv.ucf.edu/data/UCF101/"
 SPLITS = "UCF101TrainTestSplits-RecognitionTask.zip"
@@ -36,7 +36,7 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
         if not (root / f"ucfTrainTestlist/trainlist0{split}.txt").is_file():
             found.append(Count(f"split {split}", 0, 1))
             continue
-        lists = annotations.ucf101(root, split, lists_only=lists_only)
+        lists = ucf101.read(root, split, lists_only=lists_only)
         found += lists_counts(lists, official, f"split {split}: ")
         records += lists.train + lists.test
     videos = [] if lists_only else [files_count(records)]

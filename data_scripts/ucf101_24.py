@@ -15,7 +15,7 @@ import ucf101
 from prepare import Count, Part, Recipe, Source, files_count, lists_counts
 from prepare import main as run
 
-from lib import annotations_boxes
+from lib.data.sets import ucf101_24
 
 BOXES = ("https://raw.githubusercontent.com/gurkirt/corrected-UCF101-Annots/"
          "master/pyannot.pkl")
@@ -23,7 +23,7 @@ BOXES = ("https://raw.githubusercontent.com/gurkirt/corrected-UCF101-Annots/"
 
 def counts(root: Path, lists_only: bool) -> list[Count]:
     """Both lists, the clips with boxes, and the videos."""
-    lists = annotations_boxes.ucf101_24(root, lists_only=lists_only)
+    lists = ucf101_24.read(root, lists_only=lists_only)
     records = lists.train + lists.test
     boxed = sum(bool(record.spans) for record in records)
     found = [*lists_counts(lists, (2293, 910, 24)),

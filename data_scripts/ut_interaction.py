@@ -13,7 +13,7 @@ from pathlib import Path
 from prepare import Count, Part, Recipe, Source, lists_counts
 from prepare import main as run
 
-from lib import annotations
+from lib.data.sets import ut_interaction
 
 HOST = "https://cvrc.ece.utexas.edu/SDHA2010/videos/competition_1/"
 SIZES = {"1": 13_265_124, "2": 16_423_456}
@@ -23,7 +23,7 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
     """The clips of both sets; the names of the files are the lists."""
     if lists_only:
         return []
-    return lists_counts(annotations.ut_interaction(root, "1"), (60, 60, 6))
+    return lists_counts(ut_interaction.read(root, "1"), (60, 60, 6))
 
 
 RECIPE = Recipe("UT-Interaction", [

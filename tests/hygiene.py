@@ -21,7 +21,7 @@ FORBIDDEN = {
     r"^\s*[!%]+\s*(pip|conda)\b": "installs packages",
     r"^\s*%%?time": "prints a time",
     r"%matplotlib\s+(widget|notebook)": "needs a live figure",
-    r"\binteract(ive)?\(": "`interact` hangs papermill; see lib/explorer.py",
+    r"\binteract(ive)?\(": "`interact` hangs papermill; see lib/show/explorer.py",
     r"\bOutput\(": "`Output` widgets hang headless runs",
     r"\bclear_output\b|\bdisplay_id\b": "nbval cannot follow live displays",
     r";\s*$": "a trailing `;` silences nothing under nbval",

@@ -19,10 +19,13 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib import backbones3d  # noqa: E402
-from lib.backbones2d import fingerprint  # noqa: E402
-from lib.registry import Registry  # noqa: E402
-from lib.results import as_text, summarise  # noqa: E402
+from lib.lab.registry import Registry  # noqa: E402
+from lib.lab.tables import (
+    as_text,  # noqa: E402
+    summarise,  # noqa: E402
+)
+from lib.networks import cnn3d  # noqa: E402
+from lib.networks.cnn2d import fingerprint  # noqa: E402
 
 PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
 # without and with attention, by notebook
@@ -39,8 +42,8 @@ def preset(notebook: str) -> dict:
     name, weights = chosen["backbone"], chosen["weights"]
     if notebook == "04":  # whose rows start from several weights
         return chosen
-    if name in backbones3d.MAKERS:
-        start = backbones3d.fingerprint(name, weights)
+    if name in cnn3d.MAKERS:
+        start = cnn3d.fingerprint(name, weights)
         return chosen | {"start": start if notebook == "02" else [start]}
     digest = fingerprint(name, weights)
     if "fields" in chosen:  # a second network, on flow

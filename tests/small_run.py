@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import checkpoints, training
-from lib.datasets import Columns
+from lib.data.batches import Columns
+from lib.lab import checkpoints, training
 
 STEPS, BATCH = 14, 8
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lib import sta_cnn
+from lib.papers import sta_cnn
 
 B, N, C, D, K = 3, 9, 5, 6, 4  # videos, snippets, classes, channels, side
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from video_files import write
 
-from lib import annotations, datasets, puppets, video
+from lib.data import datasets, decode, sampling
+from lib.data.sets import records
+from lib.worlds import puppets
 
 
 @pytest.mark.parametrize("extras", [(), ("flow", "joints", "distractor")])
@@ -21,8 +23,8 @@ def test_puppets(benchmark, extras):
 def test_decoder(benchmark, tmp_path):
     path = tmp_path / "clip.mp4"
     write(path, noise(), "libx264")
-    indices = video.sample_uniform(100, 16)
-    benchmark(video.read, path, indices)
+    indices = sampling.sample_uniform(100, 16)
+    benchmark(decode.read, path, indices)
 
 
 @pytest.mark.benchmark(group="16 of 100 frames of 320 x 240, H.264")
@@ -30,7 +32,7 @@ def test_loader_beside_the_decoder(benchmark, tmp_path):
     """A whole sample: counted, decoded, letterboxed."""
     path = tmp_path / "clip.mp4"
     write(path, noise(), "libx264")
-    record = annotations.Record(path, 0, "clip", "g01")
+    record = records.Record(path, 0, "clip", "g01")
     data = datasets.Videos([record], classes=["x"], frames=16, size=112)
     benchmark(lambda: data[0])
 

@@ -12,7 +12,9 @@ from machine import DEVICE, measure
 from torch import nn
 from torch.nn import functional as F
 
-from lib import backbones3d, jsta, metrics
+from lib.networks import cnn3d
+from lib.papers import jsta
+from lib.scores import metrics
 
 # backbone, side in pixels, clips in a batch
 NAME, SIDE, CLIPS = (("resnet3d", 112, 32) if DEVICE == "cuda"
@@ -32,7 +34,7 @@ class Literal(jsta.SpatialAttention):
 
 def network(kind):
     torch.manual_seed(0)
-    cnn = backbones3d.clip_cnn(NAME)
+    cnn = cnn3d.clip_cnn(NAME)
     block = jsta.SpatialAttention(cnn.widths["identity3b"])
     if kind != "plain":
         cnn.stages["identity3b"] = block if kind == "replace_3b" else (

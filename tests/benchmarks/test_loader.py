@@ -11,7 +11,9 @@ import av
 import pytest
 from video_files import real_samples
 
-from lib import ROOT, annotations, datasets, video
+from lib import ROOT
+from lib.data import datasets, decode
+from lib.data.sets import records
 
 DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 
@@ -32,8 +34,8 @@ def by_pyav(paths):
 
 
 def by_loader(paths):
-    video._probe.cache_clear()
-    records = [annotations.Record(p, 0, p.stem, p.stem) for p in paths]
+    decode._probe.cache_clear()
+    records = [records.Record(p, 0, p.stem, p.stem) for p in paths]
     data = datasets.Videos(records, classes=["x"], frames=16, size=112)
     for i in range(len(data)):
         data[i]

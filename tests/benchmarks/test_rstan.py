@@ -12,7 +12,9 @@ import pytest
 import torch
 from machine import DEVICE, measure, peak
 
-from lib import backbones2d, metrics, rstan
+from lib.networks import cnn2d
+from lib.papers import rstan
+from lib.scores import metrics
 
 # (B, T, side, d, d_a): one stream at the paper's sizes, of fewer videos on
 # a CPU, where eight take five seconds a step
@@ -104,7 +106,7 @@ def test_cost_beside_the_backbones(benchmark, part):
     video, motion = (torch.rand(8, 8, channels, 64, 64, device=DEVICE)
                      for channels in (3, 4))
     rgb, flow = (
-        backbones2d.frame_cnn("small", channels=channels).eval().to(DEVICE)
+        cnn2d.frame_cnn("small", channels=channels).eval().to(DEVICE)
         for channels in (3, 4))
     xs = features(8, 8, 8, 64, streams=2)
     attention = network(streams=2)

@@ -15,8 +15,9 @@ import pytest
 import torch
 from machine import DEVICE, measure, seconds
 
-from lib import insertion, metrics, sta
-from lib.pretrained3d import pretrained3d
+from lib.networks.released import pretrained3d
+from lib.papers import sta_networks
+from lib.scores import metrics
 
 BATCH, PAIRS, WARM = (16, 12, 3) if DEVICE == "cuda" else (1, 6, 1)
 PLACES = {"late": "late", "late_single": ["layer3.22"], "early": "early"}
@@ -28,13 +29,13 @@ def network(kind, at="late", frames=16, device=DEVICE):
         net = pretrained3d("resnext101")
         if kind:
             clip = torch.rand(1, frames, 3, 112, 112)
-            insertion.insert(net, clip, sta.MODULES[kind], at)
-        return sta.STAClassifier(net, net.channels, 51).train()
+            sta_networks.insert(net, clip, sta_networks.MODULES[kind], at)
+        return sta_networks.STAClassifier(net, net.channels, 51).train()
 
 
 def train_step(net, optimiser, x, label):
     optimiser.zero_grad()
-    sta.loss(net(x), label)["loss"].backward()
+    sta_networks.loss(net(x), label)["loss"].backward()
     optimiser.step()
 
 
@@ -72,14 +73,14 @@ def flops(kind, at="late", frames=16):
 
 
 @pytest.mark.parametrize("frames", [2, 8, 32, 128])
-@pytest.mark.parametrize("kind", sta.MODULES)
+@pytest.mark.parametrize("kind", sta_networks.MODULES)
 @pytest.mark.benchmark(group="a module alone, forward and backward, by T")
 def test_growth_with_t(benchmark, kind, frames):
     """At 1024 x T x 7 x 7; STC's second branch has c^2 T^2 / r weights."""
     if kind == "stc" and frames == 128:
         pytest.skip("over a thousand million weights")
     torch.manual_seed(0)
-    net = sta.MODULES[kind](1024, (frames, 7, 7)).to(DEVICE)
+    net = sta_networks.MODULES[kind](1024, (frames, 7, 7)).to(DEVICE)
     x = torch.rand(2, 1024, frames, 7, 7, device=DEVICE)
     benchmark.extra_info["parameters"] = metrics.parameters(net)
 

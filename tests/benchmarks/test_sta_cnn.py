@@ -14,9 +14,10 @@ import pytest
 import torch
 from machine import DEVICE, measure, peak
 
-from lib import backbones2d, metrics, sta_cnn
-from lib.sta_cnn import TS
-from lib.sta_cnn_motion import AttentionNetwork
+from lib.networks import cnn2d
+from lib.papers import sta_cnn
+from lib.papers.sta_cnn import TS, AttentionNetwork
+from lib.scores import metrics
 
 N, C = 9, 14
 # network, side of its attention map, side in pixels
@@ -34,7 +35,7 @@ FORMS = {
 
 def network(name="small", side=8, san=None):
     torch.manual_seed(0)
-    cnn = backbones2d.frame_cnn(name)
+    cnn = cnn2d.frame_cnn(name)
     return sta_cnn.STACNN(
         cnn, cnn.channels, C, side=side, san=san).to(DEVICE).train()
 

@@ -11,8 +11,8 @@ from einops import einsum
 from machine import DEVICE, measure
 from torch.nn import functional as F
 
-from lib import backbones2d
-from lib import where_and_when as ww
+from lib.networks import cnn2d
+from lib.papers import where_and_when as ww
 
 C, D, CLASSES = 64, 24, 14
 
@@ -75,7 +75,7 @@ def test_loop(benchmark, form):
 @pytest.mark.benchmark(group="one batch of videos, forward")
 def test_cost_beside_the_backbone(benchmark, part):
     video = torch.rand(8, 8, 3, 64, 64, device=DEVICE)
-    cnn = backbones2d.frame_cnn("small").eval().to(DEVICE)
+    cnn = cnn2d.frame_cnn("small").eval().to(DEVICE)
     with torch.inference_mode():
         x = cnn(video)
         parts = {
@@ -83,7 +83,7 @@ def test_cost_beside_the_backbone(benchmark, part):
             "average": lambda: average(x),
             "full": lambda: full(x),
         }
-        average = backbones2d.FrameAverage(C, CLASSES).to(DEVICE)
+        average = cnn2d.FrameAverage(C, CLASSES).to(DEVICE)
         full = network()
         measure(benchmark, parts[part])
 

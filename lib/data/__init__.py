@@ -1,0 +1,1 @@
+"""From a video file or a world to batches: frames, crops, flow, data sets."""

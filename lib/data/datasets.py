@@ -1,0 +1,339 @@
+"""One Dataset for all: puppets and real videos give the same samples.
+
+`load` gives the three splits of a data set by its name. Its datasets can be
+sampled from a part of each video (`between`), and name what a sample depends
+on without making it (`identity`).
+"""
+
+import copy
+import functools
+import hashlib
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lib import ROOT
+from lib.data import decode, flow, sampling, transforms
+from lib.data.sampling import at_least, flow_runs, sample_part, thin
+from lib.data.sets.records import Record, data_folder, split_by_group
+from lib.data.store import ClipCache, stamp
+from lib.worlds import puppets
+
+# Share of the training list that becomes the validation split. Ten
+# sequences train UT-Interaction, sixteen people KTH: a tenth of them would
+# be one or two. A fiftieth of Moments is 16,000 videos.
+VAL_SHARES = {"ucf101": 0.1, "hmdb51": 0.1, "jhmdb": 0.1, "penn_action": 0.1,
+           "ucf101_24": 0.1, "thumos14": 0.1, "moments": 0.02, "kth": 0.2,
+           "ut_interaction": 0.2}
+# Frames per second of the sets whose papers name another rate than 25, for
+# copies of them that hold images. That of Moments in Time varies.
+RATES = {"hmdb51": 30.0, "jhmdb": 30.0, "thumos14": 30.0,
+         "ut_interaction": 30.0}
+LARGEST = 2**30  # bytes of a sample: 7,000 frames of 224 x 224
+PARTS = ("train", "val", "test")
+PUPPETS = {
+    "puppets": puppets.DIALS, "puppets_untrimmed": puppets.UNTRIMMED}
+
+
+class Splits(NamedTuple):
+    """The datasets of the three splits, and the names of the classes."""
+
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    classes: list[str]
+
+
+def check_sample(frames: int, size: int, fields: int) -> None:
+    """Raise a ValueError that names what a sample cannot have, or afford."""
+    at_least(1, frames=frames)
+    at_least(2, size=size)
+    at_least(0, fields=fields)
+    needed = frames * (3 + 4 * fields) * size**2  # RGB, two float16 a field
+    if needed > LARGEST:
+        # above what the papers use
+        excess = {"frames": frames // 64, "size": size**2 // 224**2,
+                  "fields": fields // 10}
+        raise ValueError(
+            f"frames={frames}, size={size}, fields={fields}: a sample needs "
+            f"{needed:,} bytes, more than the {LARGEST:,} allowed: lower "
+            f"{max(excess, key=excess.get)}")
+
+
+class Videos(Dataset):
+    """Real videos: decoded when asked for, sampled, letterboxed.
+
+    A sample has `video` uint8 (frames, 3, size, size), `label`, `name`,
+    `group`, `fps`, and `segments`, `relevant`, `main_actor`, `ambiguous`
+    (pairs of seconds), `mask` and `boxes` where the record has them. `fps`
+    is the rate of the *sampled* frames: frame i stands for the seconds
+    [i / fps, (i + 1) / fps) of the file. Where a file's own rate varies,
+    `fps` is a mean; `segments` and `relevant` go by when each frame is shown.
+
+    fields: L > 0 adds `motion` float16 (frames, 2L, size, size), the DIS
+        flow between the frames that follow each sampled one, taken after
+        letterboxing.
+    extras: ("joints",) adds `joints` (frames, J, 2), where they are known;
+        crops and mirrors, as in `views`, do not take such samples.
+    sampling: "uniform" takes the centres of equal segments, "segments" a
+        random frame of each, anew at every access (global torch RNG).
+    cache: a folder for the decoded clips; only for "uniform".
+    on_error: "raise" stops with a VideoError at the first broken file that
+        is asked for (missing ones are found at once). "skip" reads every
+        file once now, leaves the broken out and lists them as `skipped`,
+        pairs of record and reason; with a cache that pass is not in vain.
+    image_fps: the rate of videos that are folders of images (`video.located`
+        finds them), which do not tell theirs.
+
+    Raises ValueError, before anything is read, for an option that is not as
+    said here, or samples of more than LARGEST bytes.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], *, classes: Sequence[str],
+        frames: int = 16, size: int = 64, fields: int = 0,
+        sampling: str = "uniform", cache: str | Path | None = None,
+        on_error: str = "raise", extras: Sequence[str] = (),
+        image_fps: float = decode.IMAGE_RATE,
+    ):
+        check_sample(frames, size, fields)
+        if not image_fps > 0:
+            raise ValueError(f"image_fps={image_fps}: frames per second")
+        if wrong := set(extras) - {"joints"}:
+            raise ValueError(f"extras {sorted(wrong)}: only 'joints'")
+        if sampling not in ("uniform", "segments"):
+            raise ValueError(f"sampling {sampling!r}: 'uniform' or 'segments'")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error {on_error!r}: 'raise' or 'skip'")
+        if cache is not None and sampling == "segments":
+            raise ValueError(
+                "random segments differ at every access and cannot be "
+                "cached: leave out `cache`, or sample 'uniform'"
+            )
+        self.records = [r._replace(path=decode.located(r.path))
+                        for r in records]
+        self.classes = list(classes)
+        self.frames, self.size, self.fields = frames, size, fields
+        self.sampling, self.part = sampling, (0.0, 1.0)
+        self.extras, self.image_fps = tuple(extras), image_fps
+        self.cache = None if cache is None else ClipCache(Path(cache))
+        self.skipped: list[tuple[Record, str]] = []
+        missing = [r.path for r in self.records if not os.path.exists(r.path)]
+        if on_error == "skip":
+            self._drop_broken()
+        elif missing:
+            raise decode.VideoError(
+                f"{len(missing)} of {len(self.records)} videos are missing, "
+                f"as {missing[0]}: complete the data set, name the classes "
+                "you have, or ask for on_error='skip'"
+            )
+
+    def _drop_broken(self) -> None:
+        intact = []
+        for record in self.records:
+            try:
+                self._clip(record)
+            except decode.VideoError as error:
+                self.skipped.append((record, str(error)))
+            else:
+                intact.append(record)
+        self.records = intact
+
+    def between(self, start: float, end: float) -> "Videos":
+        """The same videos, sampled from the shares [start, end) of each."""
+        if self.sampling != "uniform":
+            raise ValueError("a part of each video needs sampling='uniform'")
+        other = copy.copy(self)
+        other.part = (start, end)
+        return other
+
+    def identity(self, i: int) -> str:
+        """All that sample i depends on: its file and the settings."""
+        record = self.records[i]
+        return repr((record, stamp(record.path), self._settings()))
+
+    def _settings(self) -> tuple:
+        return (self.frames, self.size, self.sampling, self.fields, self.part,
+                self.image_fps, *self.extras)
+
+    def _clip(self, record: Record) -> dict[str, Tensor]:
+        if self.cache is None:
+            return self._decode(record)
+        make = functools.partial(self._decode, record)
+        settings = (*self._settings(), record.truth)
+        return self.cache.get(record.path, settings, make)
+
+    def _decode(self, record: Record) -> dict[str, Tensor]:
+        def choose(total: int) -> Tensor:
+            nonlocal index, wanted, place
+            if self.sampling == "uniform":
+                index = sample_part(total, self.frames, self.part)
+            else:
+                index = sampling.sample_segments(total, self.frames)
+            # without flow, a run is the sampled frame alone
+            runs = flow_runs(index, total, self.fields)
+            wanted, place = runs.unique(return_inverse=True)
+            return wanted
+
+        index = wanted = place = None
+        info, pictures = decode.sampled(record.path, choose)
+        info.require_whole()
+        clip = {"video": pictures}
+        if record.truth is not None:
+            clip |= record.truth(index, joints="joints" in self.extras)
+        clip = transforms.letterbox(clip, self.size)
+        frames = clip["video"]
+        clip["video"] = frames[torch.searchsorted(wanted, index)]
+        if self.fields:
+            clip["motion"] = flow.stacked(frames[place])
+        fps = self.image_fps if info.container == "images" else info.fps
+        if info.times is not None:
+            clip["times"] = torch.tensor(info.times, dtype=torch.float64)
+        return clip | {
+            "index": index, "total": torch.tensor(info.frames),
+            "fps": torch.tensor(fps, dtype=torch.float64),
+        }
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.records[index]
+        clip = self._clip(record)
+        fps, share = clip["fps"].item(), self.part[1] - self.part[0]
+        sample = {
+            "video": clip["video"], "label": record.label,
+            "name": record.name, "group": record.group,
+            "fps": fps * self.frames / (share * clip["total"].item()),
+        }  # fmt: skip
+        for key in ("motion", "mask", "boxes", "joints"):
+            if key in clip:
+                sample[key] = clip[key]
+        marks, at = record.spans, clip["index"].double() + 0.5
+        if marks is None:
+            marks, at = record.segments, _seconds(clip, at)
+        if marks is not None:
+            marks = torch.tensor(marks, dtype=torch.float64).reshape(-1, 2)
+            start, end = marks.T[..., None]
+            if record.spans is not None:
+                marks = _seconds(clip, marks)
+            sample["segments"] = marks.float()
+            sample["relevant"] = ((start <= at) & (at < end)).any(0)
+        for key in ("main_actor", "ambiguous"):
+            if getattr(record, key) is not None:
+                sample[key] = getattr(record, key)
+        return sample
+
+
+def _seconds(clip: dict[str, Tensor], at: Tensor) -> Tensor:
+    """When frames are shown: 3 is the start of frame 3, 3.5 its middle."""
+    if "times" not in clip:
+        return at / clip["fps"]
+    times = clip["times"].numpy()
+    return torch.from_numpy(np.interp(at, np.arange(len(times)), times))
+
+
+@functools.lru_cache
+def _drawing() -> str:
+    """The digest of the files that draw puppets."""
+    files = sorted((ROOT / "lib/worlds").glob("*.py"))
+    text = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(text).hexdigest()
+
+
+class Thinned(Dataset):
+    """Whole videos of the puppets, of which `frames` each are kept.
+
+    fields: as in `Videos`; the flow is measured by DIS, as on real videos,
+        and not the exact one that the puppets know.
+    """
+
+    def __init__(self, data: puppets.Puppets, frames: int, fields: int = 0):
+        self.data, self.frames, self.fields = data, frames, fields
+        self.classes, self.part = data.classes, (0.0, 1.0)
+
+    def between(self, start: float, end: float) -> "Thinned":
+        """The same videos, sampled from the shares [start, end) of each."""
+        other = copy.copy(self)
+        other.part = (start, end)
+        return other
+
+    def identity(self, i: int) -> str:
+        """All that sample i depends on: settings, and the code that draws."""
+        data = self.data
+        return repr((data.split, data.seed, i, data.classes, data.dials,
+                     sorted(data.extras), _drawing(), self.frames,
+                     self.fields, self.part))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        whole = self.data[index]
+        sample = thin(whole, self.frames, self.part)
+        if self.fields:
+            total = len(whole["video"])
+            kept = sample_part(total, self.frames, self.part)
+            runs = flow_runs(kept, total, self.fields)
+            sample["motion"] = flow.stacked(whole["video"][runs])
+        return sample
+
+
+def load(
+    dataset: str = "puppets", *, data_root: str | Path | None = None,
+    classes: Sequence[str] | None = None, frames: int = 16, size: int = 64,
+    n_train: int = 1000, n_val: int = 200, n_test: int = 500, seed: int = 0,
+    split: str = "1", cache: str | Path | None = None,
+    on_error: str = "raise", fields: int = 0, extras: Sequence[str] = (),
+) -> Splits:
+    """Load the three splits of a data set by its name.
+
+    dataset: "puppets", "puppets_untrimmed", or one of VAL_SHARES.
+    data_root: the folder of the real data, see `annotations.data_folder`.
+    classes: names to restrict the data set to; they give the labels' order.
+    frames: of each video, evenly over its whole length.
+    n_train, n_val, n_test: for puppets only. A real set is taken whole.
+    seed: of the puppets, or of the real sets' validation split, which is
+        cut by group from the training list.
+    split: the official split of a real set (UCF101, HMDB51, JHMDB "1" to
+        "3"; "1" trains UT-Interaction on set 1, "2" on set 2; others "1").
+    cache, on_error, fields: see `Videos`. extras: there, or in `Puppets`.
+
+    Raises ValueError as `Videos` does, for puppets too.
+    """
+    check_sample(frames, size, fields)
+    if dataset in PUPPETS:
+        at_least(1, n_train=n_train, n_val=n_val, n_test=n_test)
+        dials = replace(PUPPETS[dataset], size=size)
+        parts = [
+            Thinned(puppets.Puppets(part, n, classes=classes, dials=dials,
+                                    seed=seed, extras=extras), frames, fields)
+            for part, n in zip(PARTS, (n_train, n_val, n_test), strict=True)
+        ]
+        return Splits(*parts, list(parts[0].classes))
+    if dataset not in VAL_SHARES:
+        raise ValueError(f"unknown dataset {dataset!r}: choose from "
+                         f"{[*PUPPETS, *VAL_SHARES]}")
+    reader = importlib.import_module(f"lib.data.sets.{dataset}")
+    found = reader.read(data_folder(data_root), split)
+    if classes is not None:
+        found = found.restrict(classes)
+    train, val = split_by_group(found.train, VAL_SHARES[dataset],
+                                seed)
+    if cache is not None:
+        cache = ROOT / Path(cache).expanduser()
+    parts = (
+        Videos(records, classes=found.classes, frames=frames, size=size,
+               fields=fields, cache=cache, on_error=on_error, extras=extras,
+               image_fps=RATES.get(dataset, decode.IMAGE_RATE))
+        for records in (train, val, found.test)
+    )
+    return Splits(*parts, found.classes)

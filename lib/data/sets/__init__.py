@@ -1,0 +1,1 @@
+"""The real data sets, a file each: lists, groups, protocol, true answers."""

@@ -1,0 +1,84 @@
+"""HMDB51 (Kuehne et al., ICCV 2011), and lists with its flags."""
+
+
+import re
+from pathlib import Path
+
+from lib.data.sets.records import (
+    HOW,
+    Listed,
+    Lists,
+    Record,
+    beside,
+    checked,
+    lines,
+    once,
+    require,
+)
+
+# What HMDB51 and JHMDB call a clip: source, class, five properties, number.
+CLIP = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|bo|fr|le|ri)_"
+                  r"(?:bad|med|goo)_\d+\.avi")
+FLAGS = {"0": None, "1": "train", "2": "test"}
+
+
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
+    """Read HMDB51's split "1", "2" or "3".
+
+    `root` holds `hmdb51/hmdb51_org/<class>/*.avi` and the lists
+    `hmdb51/testTrainMulti_7030_splits/<class>_test_split1.txt` (or
+    `annotations/hmdb51_splits/`), whose flag is 1 for training, 2 for test,
+    0 for neither: 3,570 and 1,530 of 6,766 clips. The group is the source of
+    a clip with its class: so the official splits cut; a film's clips of two
+    classes may lie on both sides.
+    """
+    root = Path(root)
+    folder = beside(root, "hmdb51/testTrainMulti_7030_splits",
+                    "hmdb51_splits")
+    videos = root / "hmdb51" / "hmdb51_org"
+    if not lists_only:
+        require(videos, "HMDB51's videos", HOW.format("hmdb51"))
+    return checked(root, folder, *flagged("hmdb51", folder, split, videos))
+
+
+def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
+        list[Listed], list[Listed], list[str]]:
+    """Training list, test list and classes of HMDB51 or JHMDB.
+
+    folder: of files `<class>_test_split<k>.txt` with lines `<clip> <flag>`.
+    videos: below it the clips are `<class>/<clip>`.
+    """
+    if str(split) not in ("1", "2", "3"):
+        raise ValueError(f"{name} has the splits '1', '2', '3', not {split!r}")
+    require(folder, f"the lists of {name}", HOW.format(name))
+    ending = f"_test_split{split}.txt"
+    classes = sorted(file.name.removesuffix(ending)
+                     for file in folder.glob(f"*{ending}"))
+    if not classes:
+        raise FileNotFoundError(
+            f"no <class>{ending} in {folder}. {HOW.format(name)}")
+    parts: dict[str | None, list[Listed]] = {
+        part: [] for part in FLAGS.values()}
+    for label, action in enumerate(classes):
+        seen: dict[str, str] = {}
+        path, used = folder / f"{action}{ending}", False
+        for where, line in lines(path):
+            words = line.split()
+            clip = CLIP.fullmatch(words[0])
+            if (len(words) != 2 or words[1] not in FLAGS or clip is None
+                    or not clip[1].endswith(f"_{action}") or "/" in words[0]):
+                raise ValueError(
+                    f"{where}: {line!r} is not <source>_{action}_"
+                    "<properties>_<number>.avi with a flag 0, 1 or 2")
+            once(seen, words[0], where)  # in none of the lists, too
+            part = FLAGS[words[1]]
+            used = used or part is not None
+            parts[part].append((where, Record(
+                videos / action / words[0], label,
+                words[0].removesuffix(".avi"), clip[1])))
+        if not used:
+            raise ValueError(f"{path}: no clip has the flag 1 or 2; remove "
+                             "the file to go without its class")
+    return parts["train"], parts["test"], classes

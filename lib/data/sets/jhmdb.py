@@ -1,0 +1,80 @@
+"""JHMDB (Jhuang et al., ICCV 2013): a mask and joints in each frame.
+
+MATLAB counts pixels from 1; here the middle of the first pixel is (0, 0).
+"""
+
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data.boxes import tight_boxes
+from lib.data.sets.hmdb51 import flagged
+from lib.data.sets.records import (
+    HOW,
+    Lists,
+    Record,
+    _frames,
+    _numbers,
+    _points,
+    checked,
+    require,
+)
+from lib.data.untrusted import read_mat
+
+
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
+    """Read JHMDB's split "1", "2" or "3": 928 clips, 21 classes.
+
+    `root/jhmdb/` holds `ReCompress_Videos/<class>/<clip>.avi`, the lists
+    `splits/<class>_test_split1.txt`, `puppet_mask/<class>/<clip>/
+    puppet_mask.mat` and `joint_positions/.../joint_positions.mat`. Samples
+    have `mask`, `boxes` around it, and on request 15 `joints`. The group is
+    the clip's source, as in HMDB51.
+    """
+    root = Path(root) / "jhmdb"
+    folder, videos = root / "splits", root / "ReCompress_Videos"
+    if not lists_only:
+        require(videos, "JHMDB's videos", HOW.format("jhmdb"))
+    *parts, classes = flagged("jhmdb", folder, split, videos)
+
+    def told(record: Record) -> Record:
+        own = f"{classes[record.label]}/{record.name}"
+        return record._replace(truth=Puppet(
+            root / "puppet_mask" / own / "puppet_mask.mat",
+            root / "joint_positions" / own / "joint_positions.mat"))
+
+    return checked(root, folder, *(
+        [(where, told(record)) for where, record in part]
+        for part in parts), classes)
+
+
+@dataclass(frozen=True)
+class Puppet:
+    """JHMDB's mask of the actor, a box around it, and joints.
+
+    Frames after the last annotated one have an empty mask, and NaN.
+    """
+
+    mask: Path
+    joints: Path
+
+    def __call__(self, index: Tensor, joints: bool = False) -> dict[
+            str, Tensor]:
+        """The answers for frames `index` (T,); `joints` only if wanted."""
+        mask = _numbers(self.mask, read_mat(self.mask, "part_mask"),
+                        "part_mask", "H W T")
+        mask = _frames(np.moveaxis(mask, 2, 0) > 0, index, False)
+        known = {"mask": torch.from_numpy(mask),
+                 "boxes": torch.from_numpy(tight_boxes(mask))}
+        if joints:
+            place = _numbers(self.joints, read_mat(self.joints, "pos_img"),
+                             "pos_img", "2 J T")
+            place = _points(np.float32(place.transpose(2, 1, 0)) - 1)
+            known["joints"] = torch.from_numpy(_frames(place, index, np.nan))
+        return known

@@ -1,0 +1,66 @@
+"""Moments in Time (Monfort et al., TPAMI 2020)."""
+
+
+from pathlib import Path
+
+from lib.data.sets.records import (
+    HOW,
+    Lists,
+    Record,
+    beside,
+    checked,
+    in_order,
+    lines,
+    one_split,
+    require,
+    rows,
+)
+
+
+def moments_classes(folder: Path) -> list[str]:
+    """The 339 names; lines `name,index`, or `name` alone in their order."""
+    names = ("moments_categories.txt", "category_moment_v1_339.txt")
+    path = next((folder / n for n in names if (folder / n).is_file()),
+                folder / names[0])
+    require(path, "the classes of Moments in Time",
+            HOW.format("moments_in_time"))
+    entries = []
+    for i, (where, line) in enumerate(lines(path)):
+        name, comma, number = line.rpartition(",")
+        entries.append((where, number.strip(), name.strip()) if comma else
+                       (where, str(i), line))
+    return in_order(path, entries, 0)
+
+
+def read(root: str | Path, split: str = "1", *,
+            lists_only: bool = False) -> Lists:
+    """Read Moments in Time, `root/moments/`.
+
+    `trainingSet.csv` and `validationSet.csv` begin each line with
+    `<class>/<file>.mp4,<class>`; the videos lie in `training/` and
+    `validation/`. The labels of the test set are not public: as in the
+    paper, the official validation list is the test. No groups are given,
+    so each video is its own.
+    """
+    one_split("Moments in Time", split)
+    root, how = Path(root), HOW.format("moments_in_time")
+    folder = beside(root, "moments", "moments")
+    classes = moments_classes(folder)
+    labels = {name: i for i, name in enumerate(classes)}
+    parts = []
+    for part in ("training", "validation"):
+        sheet = require(folder / f"{part}Set.csv", f"its {part} list", how)
+        if not lists_only:
+            require(folder / part, f"its {part} videos", how)
+        parts.append(listed := [])
+        for where, row in rows(sheet):
+            action, _, video = row[0].partition("/")
+            if action not in labels or not video or "/" in video or (
+                    row[1:2] != [action]):
+                raise ValueError(
+                    f"{where}: {row[:2]} is not <class>/<file>, <class> "
+                    "with a class of the list")
+            name = f"{action}/{video.rpartition('.')[0]}"
+            listed.append((where, Record(
+                folder / part / row[0], labels[action], name, name)))
+    return checked(root, folder, *parts, classes)

@@ -1,0 +1,95 @@
+"""Penn Action (Zhang et al., ICCV 2013): joints and boxes."""
+
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data.sets.records import (
+    HOW,
+    Listed,
+    Lists,
+    Record,
+    _frames,
+    _numbers,
+    _points,
+    checked,
+    one_split,
+    require,
+)
+from lib.data.untrusted import read_mat
+
+
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
+    """Read Penn Action: 2,326 clips, 15 classes; `root/penn_action/`.
+
+    `labels/0001.mat` holds class, list, boxes and joints; the frames, which
+    are published as JPEG files, are expected in `videos/0001.avi`, where
+    data_scripts/penn_action.py packs them as they are. Samples have
+    `boxes` and on request 13 `joints`, NaN where they cannot be seen, and
+    where a row of numbers is no box. No groups are given, so each clip is
+    its own.
+    """
+    one_split("Penn Action", split)
+    root, how = Path(root) / "penn_action", HOW.format("penn_action")
+    files = sorted(require(root / "labels", "its labels", how).glob("*.mat"))
+    if not files:
+        raise FileNotFoundError(f"no .mat files in {root / 'labels'}. {how}")
+    if not lists_only:
+        require(root / "videos", "Penn Action's packed frames", how)
+    told = {file: Labelled(file).whole() for file in files}
+    classes = sorted({one["action"] for one in told.values()})
+    parts: dict[bool, list[Listed]] = {True: [], False: []}
+    for file, one in told.items():
+        parts[one["train"] == 1].append((str(file), Record(  # else -1
+            root / "videos" / f"{file.stem}.avi",
+            classes.index(one["action"]), file.stem, file.stem,
+            truth=Labelled(file))))
+    return checked(root, root / "labels", parts[True], parts[False], classes)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Penn Action's box and joints of each frame, from its .mat file."""
+
+    file: Path
+
+    def __call__(self, index: Tensor, joints: bool = False) -> dict[
+            str, Tensor]:
+        """The answers for frames `index` (T,); `joints` only if wanted."""
+        told = self.whole()
+        known = {"boxes": torch.from_numpy(
+            _frames(told["boxes"], index, np.nan))}
+        if joints:
+            known["joints"] = torch.from_numpy(
+                _frames(told["joints"], index, np.nan))
+        return known
+
+    def whole(self) -> dict[str, Any]:
+        """`action`, `train` (1 or not), `boxes` (T, 4), `joints` (T, J, 2)."""
+        held = read_mat(self.file, "action", "train", "bbox", "x", "y",
+                        "visibility")
+        train = _numbers(self.file, held, "train", "1 1").item()
+        if not isinstance(held["action"], str) or not held["action"]:
+            raise ValueError(f"{self.file}: action is no text")
+        boxes = np.float32(_numbers(self.file, held, "bbox", "T 4"))
+        # what is no box must not be scored, and half of one not be taken for
+        # a box: all four numbers are unknown
+        box = np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+        boxes = np.where(box[:, None], boxes - np.float32([1, 1, 0, 0]),
+                         np.float32(np.nan))
+        x, y, seen = (np.float32(_numbers(self.file, held, name, "T J"))
+                      for name in ("x", "y", "visibility"))
+        if not x.shape == y.shape == seen.shape:
+            raise ValueError(f"{self.file}: x, y and visibility have the "
+                             f"shapes {x.shape}, {y.shape}, {seen.shape}")
+        joints = _points(np.stack([x, y], -1) - 1)
+        joints[seen == 0] = np.nan
+        return {"action": held["action"], "train": train, "boxes": boxes,
+                "joints": joints}

@@ -1,0 +1,147 @@
+"""UCF101-24: the 24 classes of UCF101 with boxes (THUMOS13, corrected)."""
+
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data.sets import ucf101
+from lib.data.sets.records import (
+    HOW,
+    Listed,
+    Lists,
+    Record,
+    _numbers,
+    beside,
+    checked,
+    once,
+    one_split,
+    require,
+)
+from lib.data.untrusted import read_mat, read_pickle
+
+
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
+    """Read UCF101-24: the 24 classes of UCF101 with boxes; split "1".
+
+    Videos and lists are UCF101's. `root/ucf101_24/pyannot.pkl` (or
+    `finalAnnots.mat`, or either in `annotations/ucf101_24/`) holds the
+    corrected boxes of Singh et al. The test is the 910 annotated clips; of
+    the 2,293 for training, 9 have no boxes. Frames between the start and
+    the end of a person's tube are `spans`. A frame with several people has
+    the box of the longest tube.
+    """
+    one_split("UCF101-24", split)
+    folder = beside(Path(root), "ucf101_24", "ucf101_24")
+    path = folder / "pyannot.pkl"
+    if not path.is_file() and (folder / "finalAnnots.mat").is_file():
+        path = folder / "finalAnnots.mat"
+    require(path, "UCF101-24's boxes", HOW.format("ucf101_24"))
+    tubes = (_pickled if path.suffix == ".pkl" else _from_matlab)(path)
+    present = {name.partition("/")[0] for name in tubes}
+    whole = ucf101.read(root, "1", lists_only=lists_only)
+    unknown = {*tubes} - {f"{record.path.parent.name}/{record.name}"
+                          for record in whole.train + whole.test}
+    if unknown or not tubes:
+        raise ValueError(f"{path} holds boxes of {len(tubes)} videos; not in "
+                         f"UCF101's lists: {sorted(unknown)[:3]}")
+    lists = whole.restrict([n for n in whole.classes if n in present])
+
+    def told(record: Record) -> Listed:
+        own = tubes.get(f"{record.path.parent.name}/{record.name}", ())
+        spans = tuple(sorted({(s, s + len(boxes)) for s, boxes in own}))
+        return f"{path}: {record.name}", record._replace(
+            truth=Tubes(own), spans=spans)
+
+    train, test = ([told(r) for r in part] for part in lists[:2])
+    return checked(root, path, train, [one for one in test if one[1].spans],
+                   lists.classes)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tubes:
+    """Boxes of people: each tube has a first frame and (n, 4) x y w h."""
+
+    tubes: Sequence[tuple[int, np.ndarray]]
+
+    def __call__(self, index: Tensor, joints: bool = False) -> dict[
+            str, Tensor]:
+        """The box of the longest tube at frames `index` (T,), or NaN."""
+        boxes = np.full((len(index), 4), np.nan, np.float32)
+        for start, own in sorted(self.tubes, key=lambda tube: len(tube[1])):
+            row = index.numpy() - start
+            inside = (0 <= row) & (row < len(own))
+            # 8-bit numbers: x + w would start again at 256
+            x, y, w, h = own[row[inside]].astype(np.float32).T
+            boxes[inside] = np.stack([x, y, x + w, y + h], 1)
+        return {"boxes": torch.from_numpy(boxes)}
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256()
+        for start, boxes in self.tubes:
+            digest.update(repr((start, boxes.tolist())).encode())
+        return f"Tubes({digest.hexdigest()[:16]})"
+
+
+# A tube: its first frame, counted from 0, and its boxes x y w h (n, 4).
+Tube = tuple[int, np.ndarray]
+
+
+def _from_matlab(path: Path) -> dict[str, tuple[Tube, ...]]:
+    """Tubes by video; `sf` counts from 1."""
+    def number(held: dict[str, Any], name: str) -> int | float:
+        value = float(_numbers(path, held, name, "1 1").item())
+        return int(value) if value.is_integer() else value
+
+    found: dict[str, tuple[Tube, ...]] = {}
+    seen: dict[str, str] = {}
+    try:
+        for entry in read_mat(path, "annot")["annot"]:
+            where = f"{path}: {entry['name']}"
+            once(seen, entry["name"], where)
+            frames = number(entry, "num_imgs")
+            found[entry["name"]] = tuple(
+                _tube(where, number(tube, "sf") - 1, number(tube, "ef"),
+                      frames, tube["boxes"]) for tube in entry["tubes"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _no_tubes(path, error) from error
+    return found
+
+
+def _pickled(path: Path) -> dict[str, tuple[Tube, ...]]:
+    """Tubes by video; `sf` counts from 0."""
+    try:
+        return {name: tuple(
+            _tube(f"{path}: {name}", tube["sf"], tube["ef"], entry["numf"],
+                  tube["boxes"].values) for tube in entry["annotations"])
+            for name, entry in read_pickle(path).items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _no_tubes(path, error) from error
+
+
+def _no_tubes(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} does not hold UCF101-24's tubes ({error!r}): "
+                      "get it again")
+
+
+def _tube(where: str, start: int, end: int, frames: int,
+          boxes: np.ndarray) -> Tube:
+    """A tube in frames [start, end); a ValueError if it cannot be one."""
+    if not (type(start) is type(end) is type(frames) is int
+            and 0 <= start < end <= frames):
+        raise ValueError(f"{where}: no tube can last from frame {start} to "
+                         f"{end} of {frames}")
+    boxes = _numbers(where, {"boxes": boxes}, "boxes", f"{end - start} 4")
+    box = (np.isfinite(boxes).all(1) & (boxes[:, :2] >= 0).all(1)
+           & (boxes[:, 2:] > 0).all(1))
+    if not box.all():
+        raise ValueError(f"{where}: {boxes[~box][0]} is no box x y w h")
+    return start, boxes

@@ -1,0 +1,1 @@
+"""Training, studies over rows and seeds, the registry of runs."""

@@ -1,0 +1,317 @@
+"""Fit a model, and read its answers.
+
+The step function carries what a paper has of its own::
+
+    def step(model, batch):
+        out = model(batch["video"])
+        return {"loss": F.cross_entropy(out.logits, batch["label"])}
+
+    history = fit(model, train, step, steps=250, batch=16, lr=1e-3)
+    answers = predict(model, test)  # {"logits": (N, K), "when": ...}
+
+A run that is killed at any moment and started again ends, on a CPU, with
+the same bits as one that was not. Hence every batch depends on (seed, step)
+alone, and everything else that a step reads is in the checkpoint.
+"""
+
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lib.data.batches import collate
+from lib.lab.checkpoints import Checkpoint
+
+Step = Callable[[nn.Module, dict], dict]
+Score = Callable[[nn.Module, Dataset], float]
+
+
+def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
+        batch: int, lr: float, weight_decay: float = 0.0,
+        clip: float | None = 1.0, optimizer: Callable = torch.optim.AdamW,
+        schedule: str | Callable[[float], float] = "constant", seed: int = 0,
+        device: str = "auto", precision: str = "no", workers: int = 0,
+        val: Dataset | None = None, score: Score | None = None,
+        every: int | None = None, checkpoint: str | Path | None = None,
+        save_every: int = 200) -> list[dict]:
+    """Train `model` in place; return one dict per step.
+
+    `step(model, batch)` returns a dict with the tensor "loss"; its other
+    entries are scalars to log. Batches come by `to_device`. With `val` and
+    `score(model, val)` (higher is better), the model is scored every `every`
+    steps and at the last one, and ends with the best scored weights. The
+    model is left on the device, in eval mode.
+
+    optimizer: called as `optimizer(parameters, lr=, weight_decay=)`.
+    schedule: "constant", "cosine" to zero after a short warm-up, or a
+    function from the share of the steps done to the share of `lr`.
+    clip: largest norm of the gradient over all parameters; None for none.
+    precision: "no" (float32) or "bf16" (the model's forward pass only).
+    checkpoint: a folder of this run alone. If it holds one, the run goes on
+    from there; a finished run is loaded and not trained again.
+    """
+    if (val is None) != (score is None):
+        raise ValueError("give both val and score, or neither")
+    settings = {
+        "steps": steps, "batch": batch, "lr": lr, "clip": clip, "seed": seed,
+        "weight_decay": weight_decay, "schedule": schedule, "every": every,
+        "precision": precision, "train": len(train),
+        "val": None if val is None else len(val),
+        "parameters": sum(p.numel() for p in model.parameters())}
+    torch.manual_seed(seed)
+    history, best = [], None
+    make = partial(optimizer, lr=lr, weight_decay=weight_decay)
+    with _prepared(model, make, device, precision) as (
+            accelerator, optimizer):
+        settings["optimizer"] = type(optimizer.optimizer).__name__
+        store = checkpoint and Checkpoint(checkpoint, accelerator, settings)
+        if store:
+            history, best = store.load()
+        order = range(len(history), steps)
+        batches = _loader(_Batches(train, batch, seed), order, workers)
+        for at, samples in zip(tqdm(order, disable=None), batches,
+                               strict=True):
+            model.train()
+            for group in optimizer.param_groups:
+                group["lr"] = lr * _share(schedule, at, steps)
+            logged = step(model, to_device(samples, accelerator.device))
+            row = {"step": at + 1, "lr": group["lr"]} | _numbers(logged)
+            history.append(row)
+            optimizer.zero_grad()
+            accelerator.backward(logged["loss"])
+            if clip is not None:
+                accelerator.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            last = at + 1 == steps
+            if score and (last or every and (at + 1) % every == 0):
+                row["score"] = float(score(model, val))
+                if best is None or row["score"] > best[0]:
+                    best = row["score"], _weights(model)
+            if store and (last or (at + 1) % save_every == 0):
+                store.save(history, best)
+    if best is not None:
+        model.load_state_dict(best[1])
+    model.eval()
+    return history
+
+
+def predict(model: nn.Module, data: Dataset, *,
+            inputs: str | tuple[str, ...] = "video",
+            keys: tuple[str, ...] | None = None, batch: int = 32,
+            device: str | None = None, workers: int = 0) -> dict:
+    """The model's answers to every sample of `data`, on the CPU.
+
+    The model is called with the entries that `inputs` names, as in
+    `model(batch["video"])`, in eval mode and without gradients; each
+    module's mode is as before afterwards. Returned are the
+    tensors of its NamedTuple, or those named by `keys`, joined over samples:
+    `logits` (N, K), `where` (N, T', H', W'), ...; `spans` (T', 2) once; and
+    the samples' `label` (N,). Without `device` the model stays where it is.
+    """
+    device = (find_device(device) if device
+              else next(model.parameters(), torch.empty(0)).device)
+    parts, names = [], (inputs,) if isinstance(inputs, str) else inputs
+    with frozen(model.to(device)):
+        for samples in in_batches(data, batch, workers):
+            samples = to_device(samples, device)
+            if missing := [name for name in names if name not in samples]:
+                raise KeyError(f"no {missing} in samples of {[*samples]}")
+            out = model(*(samples[name] for name in names))._asdict()
+            wanted = keys or [k for k, v in out.items()
+                              if isinstance(v, Tensor)]
+            if "label" in samples:
+                out["label"] = samples["label"]
+                wanted = [*wanted, "label"]
+            parts.append({key: out[key].cpu() for key in wanted})
+    spans = [part.pop("spans") for part in parts if "spans" in part]
+    return join(parts) | ({"spans": spans[0].clone()} if spans else {})
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """Move a batch; the one place where stored numbers become floats.
+
+    uint8 `video` -> float32 in [0, 1]; float16 (features) -> float32. The
+    small types travel, and are widened on the device.
+    """
+    def move(key, value):
+        if not isinstance(value, Tensor):
+            return value
+        value = value.to(device, non_blocking=True)
+        if key == "video" and value.dtype == torch.uint8:
+            return value.float() / 255
+        return value.float() if value.dtype == torch.float16 else value
+
+    return {key: move(key, value) for key, value in batch.items()}
+
+
+def find_device(device: str) -> torch.device:
+    """"auto" (a GPU if there is one), "cpu" or "cuda" as a device."""
+    gpu = torch.cuda.is_available()
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={device!r}: use 'auto', 'cpu' or 'cuda'")
+    if device == "cuda" and not gpu:
+        raise ValueError("device='cuda', but torch sees no GPU: use 'auto'")
+    return torch.device("cuda" if gpu and device != "cpu" else "cpu")
+
+
+@contextmanager
+def _prepared(model: nn.Module, make: Callable, device: str, precision: str):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if precision not in ("no", "bf16"):
+        raise ValueError(f"precision={precision!r}: use 'no' or 'bf16'")
+    # Accelerate keeps the first run's device and precision for the life of
+    # the process, and a notebook trains more than once
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=find_device(device).type == "cpu",
+                              mixed_precision=precision)
+    optimizer = make([p for p in model.parameters() if p.requires_grad])
+    try:
+        yield accelerator, accelerator.prepare(model, optimizer)[1]
+    finally:
+        # for bf16 `forward` was wrapped; without this it would stay so
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+
+def _numbers(logged: dict) -> dict[str, float]:
+    numbers = {key: torch.as_tensor(x).item() for key, x in logged.items()}
+    if not math.isfinite(numbers["loss"]):
+        raise FloatingPointError(
+            f"the loss is {numbers['loss']}: try a lower lr, or clip")
+    return numbers
+
+
+def _share(schedule: str | Callable[[float], float], at: int,
+           steps: int) -> float:
+    if callable(schedule):
+        return schedule(at / steps)
+    if schedule not in ("constant", "cosine"):
+        raise ValueError(f"schedule={schedule!r}: use 'constant' or 'cosine'")
+    if schedule == "constant":
+        return 1.0
+    warm_up = min(1.0, (at + 1) / max(1, steps // 20))
+    return warm_up * 0.5 * (1 + math.cos(math.pi * at / steps))
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", copy=True).contiguous()
+            for key, value in model.state_dict().items()}
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; each module's mode is restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def join(parts: list[dict]) -> dict:
+    """One dict of columns from the batches in `parts`.
+
+    Called outside inference mode, so that the tensors can train.
+    """
+    def column(values):
+        if isinstance(values[0], Tensor):
+            return torch.cat(values)
+        return [item for value in values for item in value]
+
+    return {key: column([part[key] for part in parts]) for key in parts[0]}
+
+
+class _Batches(Dataset):
+    """Item i is a whole batch: the i-th in order, or that of step i.
+
+    With a seed each epoch is a permutation from (seed, epoch), less the rest
+    that fills no batch; without, the last batch is as short as it comes.
+    What the data draws from torch comes from (seed, i), so batches are the
+    same for any number of workers and for any step to start from.
+    """
+
+    def __init__(self, data: Dataset, batch: int, seed: int | None = None):
+        if len(data) == 0 or batch < 1:
+            raise ValueError(f"{len(data)} samples in batches of {batch}: "
+                             "there must be at least one of each")
+        self.data, self.batch, self.seed = data, batch, seed
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.data) / self.batch)
+
+    def __getitem__(self, at: int) -> dict:
+        epoch, place, order = 0, at, range(len(self.data))
+        if self.seed is not None:
+            epoch, place = divmod(at, max(1, len(order) // self.batch))
+            order = _permutation(self.seed, epoch, len(order))
+        indices = list(order[place * self.batch:(place + 1) * self.batch])
+        many = getattr(self.data, "__getitems__", None)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_mix(self.seed, "step", at))
+            return collate(many(indices) if many
+                           else [self.data[index] for index in indices])
+
+
+@lru_cache(maxsize=1)
+def _permutation(seed: int, epoch: int, size: int) -> list[int]:
+    generator = torch.Generator().manual_seed(_mix(seed, "epoch", epoch))
+    return torch.randperm(size, generator=generator).tolist()
+
+
+def _mix(*parts: int | str | None) -> int:
+    """A seed from several numbers, without the collisions of a sum."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def in_batches(data: Dataset, batch: int, workers: int = 0) -> DataLoader:
+    """Batches of all samples in order, the last as short as it comes."""
+    return _loader(_Batches(data, batch), None, workers)
+
+
+def _loader(batches: _Batches, order: range | None, workers: int):
+    # each start of a loader draws from its generator; a resumed run has two
+    return DataLoader(batches, batch_size=None, sampler=order,
+                      num_workers=workers, generator=torch.Generator(),
+                      pin_memory=torch.cuda.is_available())
+
+
+def fine_tune(net: nn.Module, *parts: str) -> nn.Module:
+    """Train some parts and every inserted module only, in place; returns net.
+
+    As MARS's code does with "layer4" and the classifier. No batch norm
+    trains, in `parts` neither: a later `train()` leaves it in eval mode.
+    ValueError if there is no part of a name.
+    """
+    modules = dict(net.named_modules())
+    if missing := {*parts} - {*modules}:
+        raise ValueError(f"no part {missing}: give names of named_modules()")
+    net.requires_grad_(False)
+    for name in parts:
+        modules[name].requires_grad_(True)
+    for module in modules.values():
+        if isinstance(module, _BatchNorm):
+            module.eval().train = _stay.__get__(module)
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+    for name, parameter in net.named_parameters():
+        if ".attention." in name:
+            parameter.requires_grad_(True)
+    return net
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module

@@ -1,0 +1,1 @@
+"""Networks for frames and for clips, and published weights."""

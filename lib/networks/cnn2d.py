@@ -1,0 +1,307 @@
+"""2D CNNs that turn frames into feature maps, with named stages.
+
+Small ones for laptops, with puppet-trained weights, and published ones. From
+``(B, T, 3, H, W)`` floats in [0, 1], or stacks of L flow fields ``(B, T, 2L,
+H, W)`` in pixels per frame, to ``(B, T, C, h, w)``; each owns mean and std.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from lib.networks import bninception
+
+WEIGHTS = Path(__file__).parent / "weights"
+SMALL = {"small_narrow": 8, "small": 16, "small_wide": 24}
+RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
+PUBLISHED = (*RESNETS, "vgg16", "googlenet")  # with ImageNet weights
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+FLOW_CHANNELS = 4  # of the puppet-trained flow weights: two fields
+# Pixels per frame. DIS flow of 64-pixel puppets deviates by 0.56 over all
+# pixels and by 1.0 on the actor; kernels made for RGB expect about one.
+FLOW_STD = 0.5
+
+
+class FrameCNN(nn.Module):
+    """A 2D CNN run on every frame of a batch of videos.
+
+    Args:
+        stages: name -> module, in order; `forward` stops after `stage`.
+        channels: of the last stage, C.
+        mean, std: per RGB channel of inputs in [0, 1].
+        cube: the stage that makes the cube of `features`, and its channels;
+            by default the last.
+        head: makes the vector of `features` from the last stage's map, and
+            the vector's length; by default the mean over positions.
+    """
+
+    def __init__(self, stages: "OrderedDict[str, nn.Module]", channels: int,
+                 mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+                 std: tuple[float, float, float] = (0.25, 0.25, 0.25),
+                 cube: tuple[str, int] | None = None,
+                 head: tuple[nn.Module, int] | None = None):
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.channels = channels
+        last = next(reversed(stages))
+        self.cube, self.cube_channels = cube or (last, channels)
+        average = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head, self.vector_channels = head or (average, channels)
+        for name, value in (("mean", mean), ("std", std)):
+            value = torch.tensor(value).view(3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"cube={self.cube!r}"  # caches tell networks apart by repr
+
+    def forward(self, video: Tensor, stage: str | None = None) -> Tensor:
+        """``(B, T, 3, H, W) -> (B, T, C, h, w)``, after `stage` or the last.
+
+        Raises:
+            ValueError: if the frames are not floats or have other channels
+                than the network, or no stage has the name.
+        """
+        if not video.is_floating_point():
+            raise ValueError("frames must be floats in [0, 1]: divide by 255")
+        if (given := video.shape[-3]) != (wanted := len(self.mean)):
+            raise ValueError(f"{given} channels for a network that reads "
+                             f"{wanted}: 3 are RGB, 2L are flow")
+        if stage is not None and stage not in self.stages:
+            raise ValueError(f"stage {stage!r}: one of {list(self.stages)}")
+        x = rearrange((video - self.mean) / self.std, "b t ... -> (b t) ...")
+        for name, module in self.stages.items():
+            x = module(x)
+            if name == stage:
+                break
+        return rearrange(x, "(b t) ... -> b t ...", b=len(video))
+
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """What attention reads, and what sums up each frame, in one pass.
+
+        Returns the cube (B, T, cube_channels, h, w), a stage's map, and the
+        vector (B, T, vector_channels). Raises as `forward` does.
+        """
+        cube = self(video, self.cube)
+        x, names = cube.flatten(0, 1), list(self.stages)
+        for name in names[names.index(self.cube) + 1:]:
+            x = self.stages[name](x)
+        return cube, self.head(x).unflatten(0, cube.shape[:2])
+
+
+def small_cnn(width: int) -> FrameCNN:
+    """Four stages of two 3x3 convolutions, stride 8: 64 px give 8x8 maps.
+
+    Channels width, 2, 4 and 4 times width.
+    """
+    widths = [width, 2 * width, 4 * width, 4 * width]
+    stages, inputs = OrderedDict(), 3
+    for i, outputs in enumerate(widths):
+        stages[f"conv{i + 1}"] = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, 1 + (i < 3), 1, bias=False),
+            nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs), nn.ReLU(),
+        )
+        inputs = outputs
+    return FrameCNN(stages, widths[-1])
+
+
+def _published(name: str, pretrained: bool, **settings) -> nn.Module:
+    """torchvision's network, with its best ImageNet weights if wanted."""
+    from torchvision import models
+
+    net = models.get_model(name, weights=None, **settings)
+    if pretrained:
+        # weights_only: never run what a downloaded file brings along
+        state = models.get_model_weights(name).DEFAULT.get_state_dict(
+            progress=False, check_hash=True, weights_only=True)
+        # GoogLeNet's file has auxiliary classifiers, of use in training only
+        net.load_state_dict(
+            {k: v for k, v in state.items() if not k.startswith("aux")})
+    return net
+
+
+def resnet(name: str, pretrained: bool) -> FrameCNN:
+    """torchvision's ResNet up to layer4: 224 px give 7x7 maps."""
+    net = _published(name, pretrained)
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+    stages = OrderedDict(conv1=stem, layer1=net.layer1, layer2=net.layer2,
+                         layer3=net.layer3, layer4=net.layer4)
+    return FrameCNN(stages, net.fc.in_features, *IMAGENET)
+
+
+def _pooled(layers: Iterable[nn.Module]) -> Iterator[nn.Sequential]:
+    """Cut a chain of layers behind every max pooling."""
+    piece = []
+    for layer in layers:
+        piece.append(layer)
+        if isinstance(layer, nn.MaxPool2d):
+            yield nn.Sequential(*piece)
+            piece = []
+
+
+def vgg(name: str, pretrained: bool) -> FrameCNN:
+    """torchvision's VGG (Simonyan and Zisserman, 2015) up to its fc6.
+
+    Stages conv1 to conv5 end with their pooling: 224 px give 512 x 7 x 7.
+    The vector is fc6 after ReLU, 4096: RSTAN's GPCNN (section IV-B).
+    """
+    net = _published(name, pretrained, init_weights=not pretrained)
+    stages = OrderedDict(
+        (f"conv{i}", s) for i, s in enumerate(_pooled(net.features), 1))
+    head = nn.Sequential(net.avgpool, nn.Flatten(), *net.classifier[:2])
+    return FrameCNN(stages, 512, *IMAGENET, head=(head, 4096))
+
+
+def googlenet(name: str, pretrained: bool) -> FrameCNN:
+    """torchvision's GoogLeNet (Szegedy et al., 2015): 224 px, 7x7 maps.
+
+    The cube is inception5a (832 channels), the vector inception5b's mean.
+    """
+    net = _published(name, pretrained, aux_logits=False,
+                     init_weights=not pretrained)
+    names = ("conv1", "conv2", "inception3", "inception4")
+    stages = OrderedDict(zip(names, _pooled(net.children()), strict=True))
+    stages |= {"inception5a": net.inception5a, "inception5b": net.inception5b}
+    # its weights expect [-1, 1]: what torchvision's transform_input restores
+    half = (0.5,) * 3
+    return FrameCNN(stages, 1024, half, half, ("inception5a", 832))
+
+
+def for_flow(net: FrameCNN, channels: int) -> FrameCNN:
+    """Make an RGB network read flow, in place; returns it.
+
+    Its first kernels are averaged over RGB and repeated for each of the
+    `channels` = 2L: the cross-modality initialisation of temporal segment
+    networks (Wang et al., 2016). ValueError for an odd number of channels.
+    """
+    if channels < 2 or channels % 2:
+        raise ValueError(f"{channels} channels: 3 are RGB, 2L are flow")
+    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    grey = first.weight.detach().mean(1, keepdim=True)
+    first.weight = nn.Parameter(grey.repeat(1, channels, 1, 1))
+    first.in_channels = channels
+    net.mean = net.mean.new_zeros(channels, 1, 1)
+    net.std = net.std.new_full((channels, 1, 1), FLOW_STD)
+    return net
+
+
+def frame_cnn(name: str = "small", weights: str | None = None,
+              channels: int = 3) -> FrameCNN:
+    """A backbone by name.
+
+    Args:
+        name: one of SMALL, one of PUBLISHED, or "bninception".
+        weights: None, "puppets" (SMALL, kept in the repository), "imagenet"
+            (PUBLISHED, downloaded), or the path of a safetensors file.
+        channels: 3 for RGB; 2L for a flow network. "imagenet" gives it the
+            start of `for_flow`; "puppets" is kept for "small" and 4 alone.
+
+    Raises:
+        ValueError: for an unknown name, channels that are not 3 and not
+            even, weights that it does not have, or a file that does not fit.
+        FileNotFoundError: for a file of weights that is not there.
+    """
+    from safetensors import SafetensorError
+
+    if name not in (known := [*SMALL, *PUBLISHED, "bninception"]):
+        raise ValueError(f"backbone {name!r}: one of {known}")
+    if name in PUBLISHED:
+        make = {"vgg16": vgg, "googlenet": googlenet}.get(name, resnet)
+        net = make(name, weights == "imagenet")
+    elif weights == "imagenet":
+        raise ValueError(f"{name}: no ImageNet weights in torchvision")
+    elif name == "bninception":
+        net = FrameCNN(**bninception.parts())
+    else:
+        net = small_cnn(SMALL[name])
+    if channels != 3:
+        net = for_flow(net, channels)
+    if weights == "puppets":
+        load_weights(net, puppet_weights(name, channels))
+    elif weights not in (None, "imagenet"):
+        try:
+            load_weights(net, Path(weights))
+        except (RuntimeError, SafetensorError) as error:
+            raise ValueError(f"weights={weights!r} does not fit {name!r} with "
+                             f"channels={channels}: {error}") from error
+    return net
+
+
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Write float16 weights beside and rename."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    half = {k: v.half() if v.is_floating_point() else v
+            for k, v in net.state_dict().items()}
+    save_file(half, beside)
+    beside.replace(path)
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Read what `save_weights` wrote; names and shapes must all agree."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: run data_scripts/"
+                                "pretrain_backbone.py (flow: with --flow 2)")
+    net.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+
+
+def puppet_weights(name: str, channels: int = 3) -> Path:
+    """The file of puppet-trained weights; ValueError if none are made."""
+    if name not in SMALL:
+        raise ValueError(f"{name} has no puppet-trained weights")
+    if channels not in (3, FLOW_CHANNELS):
+        raise ValueError(f"puppet-trained flow weights: {FLOW_CHANNELS} "
+                         f"channels (L = 2), not {channels}")
+    kind = "puppets" if channels == 3 else "flow_puppets"
+    return WEIGHTS / f"{name}_{kind}.safetensors"
+
+
+def fingerprint(name: str, weights: str | None, channels: int = 3) -> str:
+    """What tells these weights from others: their file's digest if kept here.
+
+    For the registry: retrained puppet weights make other results.
+    """
+    if weights == "puppets":
+        file = puppet_weights(name, channels)
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return f"{weights}" if channels == 3 else f"{weights}, {channels} channels"
+
+
+class FrameAverageOutput(NamedTuple):
+    """What the baseline answers: a class, and nothing of where and when."""
+
+    logits: Tensor  # (B, K)
+    spans: Tensor  # (T, 2)
+
+
+class FrameAverage(nn.Module):
+    """The baseline without attention: mean over frames and positions, then fc.
+
+    Sees each frame by itself and forgets where and when: what the papers call
+    the fine-tuned CNN. Takes features ``(B, T, C, h, w)``, or videos if a
+    backbone is given.
+    """
+
+    def __init__(self, channels: int, classes: int,
+                 backbone: nn.Module | None = None):
+        super().__init__()
+        self.backbone = backbone or nn.Identity()
+        self.classify = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> FrameAverageOutput:
+        x = reduce(self.backbone(x), "b t c h w -> b t c", "mean")
+        steps = torch.arange(x.shape[1], device=x.device)
+        return FrameAverageOutput(
+            self.classify(x.mean(1)), torch.stack((steps, steps + 1), -1)
+        )

@@ -1,0 +1,287 @@
+"""3D CNNs that turn clips into feature maps, with named stages.
+
+The 3D ResNet of JSTA (Yu et al., Pattern Recognition Letters 112, 2018) and
+C3D, each also in a size for laptops. All map clips ``(N, T, 3, H, W)``,
+floats in [0, 1], to ``(N, T', C, h, w)``; each owns the mean and deviation it
+expects. Inside, stages hand on ``(N, C, T', h, w)``, as torch's 3D layers do.
+"""
+
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from lib.networks import cnn2d
+
+# What torchvision's weights for Kinetics-400 expect.
+KINETICS = {"mean": (0.43216, 0.394666, 0.37645),
+            "std": (0.22803, 0.22145, 0.216989)}
+
+
+class ClipCNN(nn.Module):
+    """A 3D CNN run on a batch of clips.
+
+    A stage can be replaced: ``net.stages["identity3b"] = module`` puts in any
+    module that maps ``(N, C, T', h, w)`` to the same shape, and an
+    ``nn.Sequential(net.stages["identity3b"], module)`` lets it follow.
+
+    Args:
+        stages: name -> module, in order; `forward` stops after `stage`.
+        widths: the channels of each stage's map.
+        mean, std: per RGB channel of inputs in [0, 1].
+    """
+
+    def __init__(self, stages: "OrderedDict[str, nn.Module]",
+                 widths: Iterable[int],
+                 mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+                 std: tuple[float, float, float] = (0.25, 0.25, 0.25)):
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.widths = dict(zip(stages, widths, strict=True))
+        self.channels = self.widths[next(reversed(stages))]
+        for name, value in (("mean", mean), ("std", std)):
+            value = torch.tensor(value).view(3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, clips: Tensor, stage: str | None = None) -> Tensor:
+        """``(N, T, 3, H, W) -> (N, T', C, h, w)``, after `stage` or the last.
+
+        Raises:
+            ValueError: if these are no clips of RGB floats, or no stage has
+                the name.
+        """
+        if not clips.is_floating_point():
+            raise ValueError("clips must be floats in [0, 1]: divide by 255")
+        if clips.ndim != 5 or clips.shape[2] != 3:
+            raise ValueError(
+                f"clips must be (N, T, 3, H, W), got {tuple(clips.shape)}")
+        if stage is not None and stage not in self.stages:
+            raise ValueError(f"stage {stage!r}: one of {list(self.stages)}")
+        x = rearrange((clips - self.mean) / self.std, "n t c h w -> n c t h w")
+        if x.device.type == "cpu":  # halves the time of the small network
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        for name, module in self.stages.items():
+            x = module(x)
+            if name == stage:
+                break
+        return rearrange(x, "n c t h w -> n t c h w")
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int | tuple[int, int, int],
+            stride: int | tuple[int, int, int] = 1) -> list[nn.Module]:
+    """A 3D convolution without bias that keeps the size, and its norm."""
+    sides = (kernel,) * 3 if isinstance(kernel, int) else kernel
+    conv = nn.Conv3d(inputs, outputs, kernel, stride,
+                     tuple(side // 2 for side in sides), bias=False)
+    return [conv, nn.BatchNorm3d(outputs)]
+
+
+class Residual(nn.Module):
+    """Two 3x3x3 convolutions beside a shortcut, then ReLU.
+
+    With a `stride` it is a "convolution block", whose shortcut is a 1x1x1
+    convolution, else an "identity block". Parts are named as in torchvision.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int | None = None):
+        super().__init__()
+        self.conv1 = nn.Sequential(
+            *conv_bn(inputs, outputs, 3, stride or 1), nn.ReLU())
+        self.conv2 = nn.Sequential(*conv_bn(outputs, outputs, 3))
+        self.downsample = nn.Sequential(
+            *conv_bn(inputs, outputs, 1, stride) if stride else ())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv2(self.conv1(x)) + self.downsample(x))
+
+
+def resnet3d(widths: tuple[int, int, int, int, int],
+             **statistics: tuple[float, float, float]) -> ClipCNN:
+    """JSTA's ResNet3D (section 4.1, and its released layout).
+
+    Stages conv1, conv2a, identity2b, ..., conv5a, identity5b, of `widths`
+    conv1 to conv5. conv1 halves the frame, there is no pooling, and conv3a,
+    conv4a and conv5a halve frame and time: 8 x 112 x 112 give conv3's map
+    4 x 28 x 28 and the last 1 x 7 x 7. `statistics`: `mean` and `std`.
+    """
+    conv1 = nn.Sequential(*conv_bn(3, widths[0], (3, 7, 7), (1, 2, 2)),
+                          nn.ReLU())
+    stages, channels = OrderedDict(conv1=conv1), [widths[0]]
+    for i, outputs in enumerate(widths[1:], 2):
+        stages[f"conv{i}a"] = Residual(
+            channels[-1], outputs, stride=1 if i == 2 else 2)
+        stages[f"identity{i}b"] = Residual(outputs, outputs)
+        channels += [outputs, outputs]
+    return ClipCNN(stages, channels, **statistics)
+
+
+def c3d(widths: tuple[int, int, int, int, int], units: int,
+        side: int) -> ClipCNN:
+    """C3D (Tran et al., ICCV 2015): stages conv1 to conv5, fc6 and fc7.
+
+    Eight 3x3x3 convolutions, a max pooling after each stage, and two fully
+    connected layers of `units` with dropout, here as convolutions, so that
+    fc7's map is ``(N, 1, units, 1, 1)``. Poolings round up, as Caffe's do.
+
+    Published: 16 x 112 x 112, whose last map is 1 x 4 x 4 = `side`. Of 8
+    frames one step is left after pool4 already, so pool5 pools space alone,
+    and all weights stay the same. Other sizes are averaged over time and
+    resampled to `side` before fc6. New weights are drawn as He et al. (2015)
+    do: without a norm, smaller ones would not carry a signal through.
+    """
+    stages, inputs = OrderedDict(), 3
+    for i, outputs in enumerate(widths, 1):
+        layers = []
+        for _ in range(1 if i < 3 else 2):
+            layers += [nn.Conv3d(inputs, outputs, 3, padding=1), nn.ReLU()]
+            inputs = outputs
+        pool = nn.MaxPool3d((1 if i == 1 else 2, 2, 2), ceil_mode=True)
+        stages[f"conv{i}"] = nn.Sequential(*layers, pool)
+    for name, kernel in (("fc6", (1, side, side)), ("fc7", 1)):
+        stages[name] = nn.Sequential(
+            nn.Conv3d(inputs, units, kernel), nn.ReLU(), nn.Dropout(0.5))
+        inputs = units
+    stages["fc6"].insert(0, nn.AdaptiveAvgPool3d((1, side, side)))
+    net = ClipCNN(stages, (*widths, units, units))
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    return net
+
+
+MAKERS = {
+    "resnet3d": lambda: resnet3d((64, 64, 128, 256, 512), **KINETICS),
+    "resnet3d_small": lambda: resnet3d((8, 8, 16, 32, 64)),
+    "c3d": lambda: c3d((64, 128, 256, 512, 512), 4096, side=4),
+    "c3d_small": lambda: c3d((8, 16, 32, 64, 64), 128, side=2),
+}
+
+
+def clip_cnn(name: str = "resnet3d_small",
+             weights: str | None = None) -> ClipCNN:
+    """A backbone by name.
+
+    Args:
+        name: "resnet3d" and "c3d" have the published widths and are meant
+            for 112 pixels, "resnet3d_small" and "c3d_small" for 64.
+        weights: None; "puppets" for the small ones, trained by
+            data_scripts/pretrain_clip_backbone.py; "kinetics" for
+            "resnet3d": torchvision's of r3d_18, downloaded (lib/networks/cnn3d.py).
+
+    Raises:
+        ValueError: for an unknown name or weights that it does not have.
+    """
+    if name not in MAKERS:
+        raise ValueError(f"backbone {name!r}: one of {[*MAKERS]}")
+    if weights not in (None, "puppets", "kinetics"):
+        raise ValueError(
+            f"weights={weights!r}: use None, 'puppets' or 'kinetics'")
+    if weights == "kinetics" and name != "resnet3d":
+        raise ValueError(f"{name} has no Kinetics weights; 'resnet3d' has")
+    net = MAKERS[name]()
+    if weights == "puppets":
+        if not (file := puppet_weights(name)).is_file():
+            raise FileNotFoundError(f"no weights at {file}: run data_scripts/"
+                                    f"pretrain_clip_backbone.py {name}")
+        cnn2d.load_weights(net, file)
+    if weights == "kinetics":
+        load_r3d_18(net, r3d_18_weights())
+    return net
+
+
+def puppet_weights(name: str) -> Path:
+    """The file of puppet-trained weights; ValueError if none are made."""
+    if not name.endswith("_small"):
+        raise ValueError(f"{name} has no puppet-trained weights")
+    return cnn2d.WEIGHTS / f"{name}_puppets.safetensors"
+
+
+def fingerprint(name: str, weights: str | None) -> str:
+    """What tells these weights from others, as `backbones2d.fingerprint`."""
+    if weights == "puppets":
+        file = puppet_weights(name)
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return f"{weights}"
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Fix weights, batch statistics and dropout, in place; returns it.
+
+    A later `train()`, of the module or of what holds it, leaves it in eval
+    mode: JSTA's Algorithm 1 fixes one part while the other trains.
+    """
+    module.eval().requires_grad_(False)
+    for part in module.modules():
+        part.train = _stay.__get__(part)  # bound, so that copies have theirs
+    return module
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
+
+def r3d_18_weights() -> dict[str, Tensor]:
+    """The published weights of an r3d_18, downloaded once by torch."""
+    from torchvision.models.video import R3D_18_Weights
+
+    # weights_only: never run what a downloaded file brings along
+    return R3D_18_Weights.DEFAULT.get_state_dict(
+        progress=False, check_hash=True, weights_only=True)
+
+
+class Loaded(NamedTuple):
+    """Names of parameters and buffers: what was loaded, and what not."""
+
+    loaded: list[str]  # ours that took torchvision's values
+    missing: list[str]  # ours that kept their own
+    unused: list[str]  # torchvision's that found no place
+
+
+def load_r3d_18(net: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
+    """Copy an r3d_18's weights to where name and shape agree, in place.
+
+    net: a `backbones3d.ClipCNN`, or what holds one under the same names.
+    r3d_18 (Tran et al., CVPR 2018) is `resnet3d` but for the shortcut of
+    conv2a, which it leaves out: there ours becomes the identity if the rest
+    of conv2a was loaded, so that in eval mode both give the same map.
+    A stage that was replaced keeps its weights.
+    """
+    own = net.state_dict()
+    renamed = {_renamed(name): name for name in state}
+    loaded = [name for name in own
+              if name in renamed
+              and own[name].shape == state[renamed[name]].shape]
+    net.load_state_dict(
+        {name: state[renamed[name]] for name in loaded}, strict=False)
+    if "stages.conv2a.conv1.0.weight" in loaded:
+        _make_identity(net.stages["conv2a"].downsample)
+    return Loaded(
+        loaded, [name for name in own if name not in loaded],
+        [name for ours, name in renamed.items() if ours not in loaded])
+
+
+def _renamed(name: str) -> str:
+    """torchvision's name of a weight -> ours: layer2.1 is identity3b."""
+    layer, _, rest = name.partition(".")
+    if layer == "stem":
+        return f"stages.conv1.{rest}"
+    if not layer.startswith("layer"):
+        return name
+    block, _, rest = rest.partition(".")
+    kind = ("conv{}a", "identity{}b")[int(block)]
+    return f"stages.{kind.format(int(layer[5:]) + 1)}.{rest}"
+
+
+def _make_identity(shortcut: nn.Sequential) -> None:
+    conv, norm = shortcut
+    norm.reset_parameters()
+    with torch.no_grad():
+        nn.init.dirac_(conv.weight)
+        norm.weight.fill_((1 + norm.eps) ** 0.5)  # what the norm divides by

@@ -1,0 +1,1 @@
+"""The five papers' models and losses: torch and einops alone."""

@@ -1,0 +1,460 @@
+"""STA networks: one small module that gates frames and channels of a 3D CNN.
+
+Li et al., IEEE Transactions on Multimedia, 2020. The module, its two halves
+and the paper's rivals map a feature map to the same size; lib/papers/sta_networks.py
+puts them into the blocks of a 3D CNN. `STAClassifier` runs such a network on
+clips, averages their logits, and answers with the last module's gates.
+
+Symbols: X a feature map (B, c, l, h, w) of c channels and l steps, W its
+gates, Y = W X. Needs torch and einops only: copy the file.
+"""
+
+
+import copy
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+OPEN = 3.0  # a gate's first score: sigmoid(3) = 0.95, the network as it was
+
+
+class Gated(nn.Module):
+    """What the modules share: the size they are made for, and Eq. (7), W X.
+
+    A list set as `record` gets (module, W) of each pass, W ``(B, c or 1, l or
+    1)``; no hook, as compiled code does not look for new ones. `channels` and
+    `size` are c and (l, h, w), None where any will do.
+    """
+
+    per_channel = per_step = True
+
+    def __init__(self, channels: int, size: tuple[int | None, ...]):
+        super().__init__()
+        self.map = (channels, *size)
+        self.relu, self.record = nn.ReLU(), None
+
+    def extra_repr(self) -> str:
+        return f"map={self.map}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, c, l, h, w)`` to the same; ValueError for another size."""
+        if x.ndim != 5 or any(side not in (None, given) for side, given
+                              in zip(self.map, x.shape[1:], strict=True)):
+            c, *size = ("any" if n is None else n for n in self.map)
+            raise ValueError(
+                f"made for maps (B, {c}, {', '.join(map(str, size))}), got "
+                f"{tuple(x.shape)}: give clips of the size it was inserted "
+                "for, or insert it anew with such a clip")
+        w = self.weights(x)
+        if self.record is not None:
+            self.record.append((self, w.detach()))
+        return w[..., None, None] * x
+
+    def weights(self, x: Tensor) -> Tensor:
+        """The gates W, each in (0, 1)."""
+        raise NotImplementedError
+
+
+class TemporalAttention(Gated):
+    """A gate for each step, T_t of Eq. (1): TA of Table VII.
+
+    Conv1 sums each step up, Eq. (2); Deconv expands time; Conv2 squeezes it
+    back to l, which for any step needs the same stride.
+
+    Args:
+        channels, size: c and (l, h, w) of the maps; l may change later.
+        step: stride of Deconv (Fig. 7); None is without it (Table IX).
+        literal: weights as torch draws them. The ReLU then often starts dead,
+            and half of X is gone. By default Conv1 and Deconv start as means
+            plus one, so that maps around zero pass the ReLU too, and Conv2
+            starts at gates of 0.95.
+    """
+
+    per_channel = False
+
+    def __init__(self, channels: int, size: tuple[int, int, int], *,
+                 step: int | None = 1, literal: bool = False):
+        _, height, width = size
+        super().__init__(channels, (None, height, width))
+        if step is not None and step < 1:
+            raise ValueError(f"step={step}: at least 1, or None")
+        gates = channels if self.per_channel else 1
+        self.conv1 = nn.Conv3d(channels, 1, (1, height, width))
+        if step is None:
+            self.deconv = nn.Identity()
+            self.conv2 = nn.Conv1d(1, gates, 3, padding=1)
+        else:
+            self.deconv = nn.ConvTranspose1d(1, 1, 3, step)
+            self.conv2 = nn.Conv1d(1, gates, 3, step)
+        if not literal:
+            _start_open([self.conv1, self.deconv], self.conv2)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Eq. (1) behind Eq. (2), or Eq. (6) with one gate a channel."""
+        z = self.deconv(rearrange(self.conv1(x), "b 1 l 1 1 -> b 1 l"))
+        return self.conv2(self.relu(z)).sigmoid()
+
+
+class STA(TemporalAttention):
+    """A gate for each step and channel, Eq. (5), (6): the paper's module.
+
+    As `TemporalAttention`, but Conv2 also resumes the c channels. Conv1 is P
+    of Eq. (5) and, as the paper moves it there, S_s of Eq. (6).
+    c (h w + 4) + 5 parameters (Table IV).
+    """
+
+    per_channel = True
+
+
+class ChannelAttention(Gated):
+    """A gate for each channel, T_s of Eq. (3): "spatial attention", SA.
+
+    As printed, Conv1 of Eq. (4) has c l h w c weights, 411 million at 1024 x
+    8 x 7 x 7. The paper's own way out is taken: S_s merges into Conv1, one
+    number per clip, from which Conv2 resumes the channels. `size` and
+    `literal` as in `TemporalAttention`, but l is fixed too.
+    """
+
+    per_step = False
+
+    def __init__(self, channels: int, size: tuple[int, int, int], *,
+                 literal: bool = False):
+        super().__init__(channels, size)
+        self.conv1 = nn.Conv3d(channels, 1, self.map[1:])
+        self.conv2 = nn.Conv1d(1, channels, 1)
+        if not literal:
+            _start_open([self.conv1], self.conv2)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Eq. (3) behind Eq. (4)."""
+        z = rearrange(self.conv1(x), "b 1 1 1 1 -> b 1 1")
+        return self.conv2(self.relu(z)).sigmoid()
+
+
+class SqueezeExcitation(Gated):
+    """Hu et al. (CVPR 2018) on a clip's mean: "SENet" of Table VII.
+
+    Two layers, c to c / reduction to c. The paper gives no reduction; 16 is
+    that of Hu et al. Starts open, as its rivals do; any `size` will do.
+    """
+
+    per_step = False
+
+    def __init__(self, channels: int, size: tuple[int, int, int], *,
+                 reduction: int = 16):
+        super().__init__(channels, (None, None, None))
+        units = max(1, channels // reduction)
+        self.squeeze = nn.Linear(channels, units)
+        self.excite = nn.Linear(units, channels)
+        _start_open([], self.excite)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """One gate a channel, from the means of all channels."""
+        z = reduce(x, "b c l h w -> b c", "mean")
+        z = self.excite(self.relu(self.squeeze(z)))
+        return rearrange(z, "b c -> b c 1").sigmoid()
+
+
+class ChannelCorrelation(SqueezeExcitation):
+    """The STC block of Diba et al. (ECCV 2018), rival of Table IV.
+
+    Beside squeeze and excitation, a branch that reads c numbers at each of l
+    steps, through c l / reduction units; each gate is the mean of both
+    branches'. c^2 (l^2 + l + 2) / reduction weights, as Table IV counts
+    them, and biases.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int, int], *,
+                 reduction: int = 16):
+        super().__init__(channels, size, reduction=reduction)
+        self.map = (channels, size[0], None, None)
+        units = max(1, channels * size[0] // reduction)
+        self.squeeze_steps = nn.Linear(channels * size[0], units)
+        self.excite_steps = nn.Linear(units, channels)
+        _start_open([], self.excite_steps)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """One gate a channel, the mean of both branches'."""
+        z = reduce(x, "b c l h w -> b (c l)", "mean")
+        z = self.excite_steps(self.squeeze_steps(z).relu())
+        return (super().weights(x)
+                + rearrange(z, "b c -> b c 1").sigmoid()) / 2
+
+
+MODULES = {"sta": STA, "ta": TemporalAttention, "sa": ChannelAttention,
+           "se": SqueezeExcitation, "stc": ChannelCorrelation}
+
+
+def _start_open(squeeze: list[nn.Module], last: nn.Module) -> None:
+    """Means, and one, before the ReLU; gates of sigmoid(OPEN) after it."""
+    squeeze = [layer for layer in squeeze if hasattr(layer, "weight")]
+    with torch.no_grad():
+        for layer in squeeze:
+            layer.weight.fill_(1 / layer.weight.numel())
+            layer.bias.fill_(float(layer is squeeze[-1]))
+        last.weight.zero_()
+        last.bias.fill_(OPEN)
+
+
+class STAOutput(NamedTuple):
+    """What the classifier answers; what its modules do not tell is None.
+
+    T' is t clips times the l steps of the last module's map, or t without.
+    """
+
+    logits: Tensor  # (B, K) the video's: means over its clips
+    spans: Tensor  # (T', 2) the frames [start, end) of each step
+    valid: Tensor  # (B, t) False where a clip is padding
+    clips: Tensor  # (B, t, K) each clip's logits, zero for padding
+    features: Tensor  # (B, t, D) the map's mean, zero for padding
+    when: Tensor | None = None  # (B, T') the gates, averaged over channels
+    what: Tensor | None = None  # (B, c) the gates, averaged over steps
+    gates: Tensor | None = None  # (B, c or 1, T' or t) W, zero for padding
+
+
+class STAClassifier(nn.Module):
+    """A 3D CNN on each clip, with modules inside or without.
+
+    Args:
+        backbone: maps clips ``(N, L, 3, H, W)`` to ``(N, T, channels, h, w)``.
+        length: L, to cut whole videos into clips; None: a video is one clip.
+        dropout: before the last layer, as P3D has it.
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int, classes: int, *,
+                 length: int | None = None, dropout: float = 0.0):
+        super().__init__()
+        self.backbone, self.length = backbone, length
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(channels, classes)
+
+    def forward(self, clips: Tensor,
+                valid: Tensor | None = None) -> STAOutput:
+        """Answers to videos; logits are means over their clips.
+
+        clips: ``(B, t, L, 3, H, W)``; or videos ``(B, n, 3, H, W)``, here cut
+            into floor(n / L) clips that do not overlap.
+        valid: ``(B, t)``; False is padding, which never enters the network.
+        """
+        if clips.ndim == 5:
+            length = self.length or clips.shape[1]
+            whole = clips.shape[1] // length * length
+            clips = clips[:, :whole].unflatten(1, (-1, length))
+        valid = _real(clips, valid)
+        gated = [module for module in self.backbone.modules()
+                 if isinstance(module, Gated)]
+        seen = []
+        for module in gated:
+            module.record = seen
+        try:
+            maps = self.backbone(clips[valid])
+        finally:
+            for module in gated:
+                module.record = None
+        x = reduce(maps, "n t c h w -> n c", "mean")
+        each = _spread(self.classify(self.dropout(x)), valid)
+        count, steps, told = valid.sum(1, keepdim=True), 1, {}
+        if seen:
+            module, gates = seen[-1]
+            gates = _spread(gates, valid)  # (B, t, c or 1, l or 1)
+            steps = gates.shape[-1]
+            told["gates"] = rearrange(gates, "b t c l -> b c (t l)")
+            if module.per_step:
+                told["when"] = reduce(gates, "b t c l -> b (t l)", "mean")
+            if module.per_channel:
+                told["what"] = gates.sum((1, 3)) / (count * steps)
+        return STAOutput(
+            each.sum(1) / count, _spans(valid, steps, clips.shape[2]), valid,
+            each, _spread(x, valid), **told)
+
+
+def _real(clips: Tensor, valid: Tensor | None) -> Tensor:
+    """`valid`, all by default; ValueError if the inputs are not as told."""
+    if valid is None:
+        valid = torch.ones(
+            clips.shape[:2], dtype=torch.bool, device=clips.device)
+    if (clips.ndim != 6 or valid.shape != clips.shape[:2]
+            or not valid.any(1).all()):
+        raise ValueError("give clips (B, t, L, 3, H, W) or videos (B, n, 3, "
+                         "H, W) of L frames or more, and valid (B, t) with a "
+                         "real clip in each row; got "
+                         f"{tuple(clips.shape)} and {valid}")
+    return valid
+
+
+def _spread(values: Tensor, valid: Tensor) -> Tensor:
+    """``(N, ...)`` of the valid clips to ``(B, t, ...)``, zero elsewhere."""
+    full = values.new_zeros(*valid.shape, *values.shape[1:])
+    full[valid] = values
+    return full
+
+
+def _spans(valid: Tensor, steps: int, length: int) -> Tensor:
+    edges = torch.arange(valid.shape[1] * steps + 1, device=valid.device)
+    return torch.stack((edges[:-1], edges[1:]), -1) * length // steps
+
+
+def loss(output: STAOutput, label: Tensor) -> dict[str, Tensor]:
+    """Cross entropy of the video's logits with `label` ``(B,)``."""
+    return {"loss": F.cross_entropy(output.logits, label)}
+
+PLACES = {  # Table VIII: the blocks of stages conv2 and conv5
+    "early": r"(stages\.)?(layer1\.\d+|(conv|identity)2[ab])",
+    "late": r"(stages\.)?(layer4\.\d+|(conv|identity)5[ab])",
+}
+
+
+def insert(net: nn.Module, clip: Tensor, make: Callable[..., nn.Module],
+           at: str | Iterable[str] = "late", *,
+           order: str = "pre_sum") -> dict[str, nn.Module]:
+    """Put a module into each of some blocks of a 3D CNN, in place.
+
+    Every name in the network's state_dict stays, so that checkpoints of the
+    bare network load; new ones have "attention" in them. Torch's seed is as
+    before too, so that what is made later is what it is without modules.
+
+    Args:
+        clip: what `net` takes, of the size that it will get.
+        make: called as make(c, (l, h, w)), the size of each block's map;
+            `sta.STA`, or one of `sta.MODULES`.
+        at: "early" or "late" (Table VIII), by the names that ResNets have or
+            the network's own `places`; or a list of its modules' names.
+        order: "pre_sum" (Fig. 4) gates a block's residual branch, behind its
+            last batch norm; "post_sum" the block's output. Without batch
+            norm both are the latter.
+
+    Returns:
+        The inserted modules by the name of the module that each follows.
+
+    Raises:
+        ValueError: if a setting is unknown, nothing has the name, there is
+            a module already, or what follows is no map (B, c, l, h, w).
+    """
+    if order not in ("pre_sum", "post_sum"):
+        raise ValueError(f"order={order!r}: use 'pre_sum' or 'post_sum'")
+    hosts = [_host(net, name, order) for name in _blocks(net, at)]
+    shapes = {}
+    # a copy without memory or arithmetic tells the maps' sizes
+    ghost = copy.deepcopy(net).to("meta").eval()
+    for name in hosts:
+        ghost.get_submodule(name).register_forward_hook(
+            lambda *call, name=name: shapes.update({name: call[-1].shape}))
+    with torch.no_grad():
+        ghost(clip.to("meta"))
+    added, like = {}, next(net.parameters())
+    with torch.random.fork_rng(devices=[]):
+        for name in hosts:
+            shape = shapes.get(name, ())
+            host = net.get_submodule(name)
+            if len(shape) != 5 or hasattr(host, "attention"):
+                raise ValueError(
+                    f"{name} gives {tuple(shape)}: a module needs a map (B, "
+                    "c, l, h, w) and a place where there is none yet")
+            added[name] = make(shape[1], tuple(shape[2:])).to(like)
+    for name, module in added.items():
+        host = net.get_submodule(name)
+        host.add_module("attention", module)
+        if not isinstance(host, nn.Sequential):  # which calls it by itself
+            host.__class__ = _attended(type(host))
+    return added
+
+
+@cache
+def _attended(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class of modules that hand their output to their `attention`.
+
+    Not a forward hook: torch.compile does not look for new hooks, and would
+    run a network with modules by the code of one without.
+    """
+    class Attended(kind):
+        def forward(self, *inputs):
+            return self.attention(kind.forward(self, *inputs))
+
+    Attended.__name__ = f"Attended{kind.__name__}"
+    return Attended
+
+
+def _blocks(net: nn.Module, at: str | Iterable[str]) -> list[str]:
+    every = [name for name, _ in net.named_modules() if name]
+    if isinstance(at, str):
+        places = PLACES | getattr(net, "places", {})
+        if at not in places:
+            raise ValueError(f"at={at!r}: {[*places]}, or a list of names")
+        found = [name for name in every if re.fullmatch(places[at], name)]
+    else:
+        found = list(at)
+    if not found or (wrong := {*found} - {*every}):
+        raise ValueError(f"no module {wrong if found else at!r}: give names "
+                         f"of net.named_modules(), such as {every[-3:]}")
+    return found
+
+
+def _host(net: nn.Module, name: str, order: str) -> str:
+    norms = [f"{name}.{part}" if part else name
+             for part, module in net.get_submodule(name).named_modules()
+             if isinstance(module, _BatchNorm) and "downsample" not in part]
+    return norms[-1] if norms and order == "pre_sum" else name
+
+
+def dead_share(net: nn.Module, *inputs: Tensor) -> dict[str, float]:
+    """Share of clips that a module's ReLU stops at every step, by its place.
+
+    There its gates are sigmoid(bias), whatever the clip, and what lies
+    before the ReLU learns nothing. Runs `net(*inputs)` in its current mode;
+    the inserted modules must have a `relu`, as those of lib/papers/sta_networks.py do.
+    """
+    found, hooks = {}, []
+    for name, module in net.named_modules():
+        if name.endswith(".attention"):
+            hooks.append(module.relu.register_forward_hook(
+                lambda *call, name=name: found.update({
+                    name.removesuffix(".attention"): call[-1].flatten(1)
+                    .eq(0).all(1).float().mean().item()})))
+    try:
+        with torch.no_grad():
+            net(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def mimic_loss(output: NamedTuple, flow: NamedTuple, label: Tensor,
+               alpha: float = 50.0) -> dict[str, Tensor]:
+    """Cross entropy plus `alpha` times the distance to a flow stream.
+
+    `output` and `flow` are two `sta.STAClassifier`s' answers to the same
+    clips, the second a trained flow stream's, which gets no gradient. The
+    distance is the mean square between their features, the means over the
+    last map; alpha as in the released code.
+
+    Raises:
+        ValueError: if the two streams saw different clips or differ in width.
+    """
+    if (output.features.shape != flow.features.shape
+            or not torch.equal(output.valid, flow.valid)):
+        raise ValueError(
+            "both streams must see the same clips and give as many features: "
+            f"{tuple(output.features.shape)} and "
+            f"{tuple(flow.features.shape)}, valid {output.valid} and "
+            f"{flow.valid}")
+    entropy = F.cross_entropy(output.logits, label)
+    mimic = F.mse_loss(output.features[output.valid],
+                       flow.features[output.valid].detach())
+    return {"loss": entropy + alpha * mimic, "entropy": entropy,
+            "mimic": mimic}
+
+
+def fuse(*logits: Tensor) -> Tensor:
+    """Streams' logits ``(B, K)`` to their mean, as the released code does.
+
+    MARS+Flow fuses two streams, MARS+RGB+Flow three.
+    """
+    return torch.stack(logits).mean(0)

@@ -1,0 +1,1 @@
+"""What predictions and attention are worth."""

@@ -1,0 +1,284 @@
+"""Scores and costs: accuracy, attention against the true answers, size.
+
+An attention score means little alone, so each comes as a `Score` beside its
+chance level: what attention spread evenly over the same frames would get.
+Inputs are CPU tensors; boxes and segments are scored in `localisation.py`.
+"""
+
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.data import sampling
+
+
+class Score(NamedTuple):
+    """A mean over `n` frames or videos; both numbers are NaN if `n` is 0."""
+
+    value: float
+    chance: float
+    n: int
+
+
+def _hits(logits: Tensor, label: Tensor, k: int) -> Tensor:
+    if logits.ndim != 2 or label.shape != logits.shape[:1]:
+        raise ValueError(
+            "logits must be (N, K) and label (N,); got "
+            f"{tuple(logits.shape)} and {tuple(label.shape)}"
+        )
+    if not len(label):
+        raise ValueError("logits and label are empty: nothing to score")
+    if k < 1:
+        raise ValueError(f"k must be at least 1; got {k}")
+    own = logits.gather(1, label[:, None])
+    # "not below" instead of "above": ties and NaN count against the model,
+    # so that constant or broken logits cannot score by accident
+    rank = (~(logits < own)).sum(1)
+    return rank <= k
+
+
+def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
+    """Share of videos whose true class is among the `k` highest logits.
+
+    `logits` (N, K), `label` (N,). A tie with the true class counts as lost.
+    """
+    return _hits(logits, label, k).double().mean().item()
+
+
+def mean_class_accuracy(logits: Tensor, label: Tensor) -> float:
+    """Top-1 accuracy of each class that occurs in `label`, averaged."""
+    hits = _hits(logits, label, 1).double()
+    per_class = [hits[label == c].mean() for c in label.unique()]
+    return torch.stack(per_class).mean().item()
+
+
+def video_and_clip_accuracy(clips: Tensor, valid: Tensor,
+                            label: Tensor) -> dict[str, float]:
+    """Two figures that papers mix up, from one test run's logits.
+
+    "video": the mean over a video's clips decides, once for each video;
+    "clip": each clip for itself. `clips` (N, t, K) holds zeros where `valid`
+    (N, t) says that a clip is padding, `label` (N,).
+    """
+    every = label[:, None].expand_as(valid)
+    return {"video": topk_accuracy(sampling.sum(1), label),
+            "clip": topk_accuracy(sampling[valid], every[valid])}
+
+
+def expand(values: Tensor, spans: Tensor, frames: int) -> Tensor:
+    """Put a model's per-step `where` or `when` on the input frames.
+
+    `values` (B, T', ...), `spans` (T', 2) the frames [start, end) of each
+    step -> (B, frames, ...). A frame gets the mean of the steps that cover
+    it, and 0 if none does: the model did not look there. A step's value is
+    its level, not its mass: all its frames get it in full.
+    """
+    if spans.shape != (values.shape[1], 2):
+        raise ValueError(
+            f"spans must be ({values.shape[1]}, 2), one row per step of "
+            f"values; got {tuple(spans.shape)}"
+        )
+    start, end = spans.T
+    if (start < 0).any() or (end > frames).any() or (start >= end).any():
+        raise ValueError(
+            f"spans must satisfy 0 <= start < end <= frames = {frames}; got "
+            f"{spans.tolist()}"
+        )
+    frame = torch.arange(frames)[:, None]
+    cover = ((start <= frame) & (frame < end)).float()
+    cover /= cover.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("ft,bt...->bf...", cover, values.float())
+
+
+def cell_shares(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Share of each cell of an attention map that the mask covers.
+
+    `mask` (T, H, W) bool, `size` (H', W') -> (T, H', W') float64. A cell is
+    the rectangle of H/H' by W/W' pixels; pixels cut by an edge count by
+    their area. So a map's mass on the mask is exact at any two sizes, as if
+    each cell spread its value evenly over its area.
+    """
+    rows, columns = (
+        _overlap(cells, pixels)
+        for cells, pixels in zip(size, mask.shape[-2:], strict=True)
+    )
+    return rows @ mask.double() @ columns.T
+
+
+def _overlap(cells: int, pixels: int) -> Tensor:
+    edge = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
+    pixel = torch.arange(pixels, dtype=torch.float64)
+    high = torch.minimum(edge[1:, None], pixel + 1)
+    low = torch.maximum(edge[:-1, None], pixel)
+    return (high - low).clamp(min=0) * cells / pixels
+
+
+def mass_on_actor(
+    where: Tensor, mask: Tensor, *, relevant: Tensor | None = None
+) -> Score:
+    """Share of the spatial attention that lies on the actor.
+
+    `where` (B, T, H', W') non-negative, one map per frame (`expand`), each
+    normalised here to sum 1; `mask` (B, T, H, W) bool. Mean over the frames
+    that show an actor and, if given, are `relevant` (B, T). Chance is the
+    mask's share of the frame; a map of zeros has no mass and counts as 0.
+    """
+    return _on_actor(where, mask, relevant, _normalise)
+
+
+def pointing_game(
+    where: Tensor, mask: Tensor, *, relevant: Tensor | None = None
+) -> Score:
+    """How often the most attended point lies on the actor.
+
+    Arguments and frames as in `mass_on_actor`. The point is drawn evenly
+    from the cell of the maximum (from all of them in a tie) and its expected
+    hit counted; at the mask's own size that is a plain hit or miss. Chance
+    is the mask's share of the frame; a map of zeros points nowhere: 0.
+    """
+    return _on_actor(
+        where,
+        mask,
+        relevant,
+        lambda maps: _normalise(
+            (maps == maps.amax(1, keepdim=True)) & (maps > 0)
+        ),
+    )
+
+
+def centre_prior(where: Tensor, *, spread: float = 0.25) -> Tensor:
+    """The map of one who always looks at the middle: a baseline for `where`.
+
+    A Gaussian in the shape of `where` (..., H', W') with a standard deviation
+    of `spread` times the side, to be scored by the same functions.
+    """
+    rows, columns = (
+        torch.exp(-((((torch.arange(n) + 0.5) / n - 0.5) / spread) ** 2) / 2)
+        for n in where.shape[-2:]
+    )
+    return (rows[:, None] * columns).expand(where.shape)
+
+
+def mass_on_relevant(when: Tensor, relevant: Tensor) -> Score:
+    """Share of the temporal attention that lies on the relevant frames.
+
+    `when` (B, T) non-negative, one value per frame (`expand`), normalised
+    here to sum 1 over time; `relevant` (B, T) bool. Mean over the videos
+    with a relevant frame. Chance is the share of relevant frames; weights
+    that are all zero count as 0.
+    """
+    _check("when", when)
+    if when.shape != relevant.shape or when.ndim != 2:
+        raise ValueError(
+            "when and relevant must both be (B, T); got "
+            f"{tuple(when.shape)} and {tuple(relevant.shape)}: expand `when` "
+            "to the frames first"
+        )
+    scored = relevant.any(1)
+    truth = relevant[scored].double()
+    return _score((_normalise(when[scored]) * truth).sum(1), truth.mean(1))
+
+
+def _on_actor(
+    where: Tensor,
+    mask: Tensor,
+    relevant: Tensor | None,
+    weigh: Callable[[Tensor], Tensor],
+) -> Score:
+    _check("where", where)
+    if where.ndim != 4 or mask.ndim != 4 or where.shape[:2] != mask.shape[:2]:
+        raise ValueError(
+            "where must be (B, T, H', W') and mask (B, T, H, W) with the same "
+            f"B and T; got {tuple(where.shape)} and {tuple(mask.shape)}: "
+            "expand `where` to the frames first"
+        )
+    scored = mask.flatten(2).any(2)
+    if relevant is not None:
+        if relevant.shape != scored.shape:
+            raise ValueError(
+                f"relevant must be {tuple(scored.shape)}, (B, T) of mask; got "
+                f"{tuple(relevant.shape)}"
+            )
+        scored = scored & relevant
+    values, chances = [], []
+    # one video at a time: masks of a whole test set as floats fill the memory
+    for maps, masks, keep in zip(where, mask, scored, strict=True):
+        shares = cell_shares(masks[keep], maps.shape[1:]).flatten(1)
+        values.append((weigh(maps[keep].flatten(1)) * shares).sum(1))
+        chances.append(shares.mean(1))
+    return _score(torch.cat(values), torch.cat(chances))
+
+
+def _normalise(weights: Tensor) -> Tensor:
+    weights = weights.double()
+    total = weights.sum(1, keepdim=True)
+    return weights / total.where(total > 0, 1)
+
+
+def _score(values: Tensor, chances: Tensor) -> Score:
+    return Score(values.mean().item(), chances.mean().item(), len(values))
+
+
+def _check(name: str, values: Tensor) -> None:
+    if not (values.isfinite().all() and (values >= 0).all()):
+        raise ValueError(
+            f"{name} must be finite and non-negative; did training diverge, "
+            "or are these logits?"
+        )
+
+
+def parameters(model: nn.Module, *, trainable: bool = False) -> int:
+    """Number of parameters, shared ones once; `trainable` ones only."""
+    return sum(
+        p.numel()
+        for p in model.parameters()
+        if p.requires_grad or not trainable
+    )
+
+
+def flops(model: nn.Module, *inputs: Tensor) -> int:
+    """Floating point operations of one forward pass in eval mode.
+
+    Two per multiply-add, as torch's FlopCounterMode counts them: halve it to
+    compare with papers that count multiply-adds. Only convolutions and matrix
+    products count (no bias, norm, activation or pooling), and `nn.LSTM`
+    counts as 0: state its cost apart.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()  # else the pass would move the running statistics
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(*inputs)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return counter.get_total_flops()
+
+
+def fuse(logits: Sequence[Tensor],
+         weights: Sequence[float] | None = None) -> Tensor:
+    """The weighted mean of softmax probabilities: shares (N, K).
+
+    logits: of independent streams (RSTAN, Table I) or of several views
+        (section IV-D), each (N, K). For what is already a probability, as
+        of `read_scores`, give its logarithm.
+    weights: one per entry, not negative; by default all the same.
+    """
+    weights = [1.0] * len(logits) if weights is None else list(weights)
+    shapes = {tuple(one.shape) for one in logits}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(
+            f"logits of shapes {sorted(shapes)}: all need one shape (N, K)")
+    if len(weights) != len(logits) or min(weights) < 0 or not (
+            0 < sum(weights) < math.inf):
+        raise ValueError(
+            f"weights {weights} for {len(logits)} logits: one for each, "
+            "none negative, not all zero")
+    total = sum(weights)
+    return sum(weight / total * one.softmax(1)
+               for weight, one in zip(weights, logits, strict=True))

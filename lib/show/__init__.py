@@ -1,0 +1,1 @@
+"""Figures, drawings, the explorer, and source code in notebooks."""

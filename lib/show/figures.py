@@ -1,0 +1,314 @@
+"""Figures: film strips, heat maps, boxes, timelines, curves, intervals.
+
+Call `style()` once. Every figure takes `title`, which states the finding, and
+returns an `IPython.display.Image`: as the last line of a cell it shows itself,
+elsewhere write `display(...)`. Films are JPEG and plots PNG: small, and nbval
+compares neither, so no test depends on a pixel.
+
+Colours mean the same everywhere: blue is true, vermilion is predicted (the
+two differ for every eye); heat runs from black, nothing, over red to yellow,
+most; and of cells, white ones are nothing and full ones most: black ones of
+`when` carry weight, blue ones are relevant. Maps, and cells, of one figure
+have one scale, which stands on their right.
+"""
+
+import inspect
+import itertools
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from IPython.display import Image, Markdown
+from torch import Tensor
+
+from lib.scores import metrics
+from lib.show import layout
+from lib.show.layout import CYCLE, INK, PREDICTED, QUIET, TRUE, overlay
+
+CELL = 100
+
+
+def show(thing: Callable) -> Markdown:
+    """The source of a function or class of `lib`, highlighted.
+
+    The text changes when the code does, and only then: nbval fails on a
+    notebook that was not refreshed after its `lib` file changed.
+    """
+    source = textwrap.dedent(inspect.getsource(thing)).rstrip()
+    path = f"lib/{Path(inspect.getsourcefile(thing)).name}"
+    return Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")
+
+
+def contact_sheet(
+    videos: Tensor | Sequence[Tensor], names: Sequence[str], *, title: str,
+    columns: int = 8, cell: int = CELL,
+) -> Image:
+    """One row of frames per video, at the same moments in each.
+
+    `videos`: uint8 `(N, T, 3, H, W)` or a list of `(T, 3, H, W)`; the
+    shortest one sets the moments, since flow has one frame less.
+    """
+    shown = layout.picks(min(len(video) for video in videos), columns)
+    heights = [layout.height(video, cell) for video in videos]
+    figure, axes = layout.sheet(heights, len(shown) * cell, title=title,
+                                left=layout.margin(names))
+    for ax, video, name in zip(axes, videos, names, strict=True):
+        layout.film(ax, video[shown])
+        layout.name_row(ax, name)
+    layout.frame_ticks(axes[-1], shown)
+    return layout.picture(figure, photo=True, alt=title)
+
+
+def strip(
+    sample: Mapping, where: Tensor | None = None, when: Tensor | None = None,
+    *, title: str, spans: Tensor | None = None, classes: Sequence[str] = (),
+    predicted: int | Tensor | None = None, columns: int = 8,
+) -> Image:
+    """What a model looks at in one video: Where-and-When, Fig. 4 and 7.
+
+    Rows as in `rows`: frames, `where` `(T', h, w)` and `when` `(T',)`.
+    `spans` `(T', 2)` brings steps to frames; without it T' = T. `predicted`
+    is a class, or the probabilities `(K,)` of all. A sample without a
+    `label`, as a video of one's own, shows the prediction alone.
+    """
+    def on_frames(name: str, x: Tensor | None) -> dict:
+        if x is not None and spans is not None:
+            x = metrics.expand(x[None], spans, len(sample["video"]))[0]
+        return {} if x is None else {name: x}
+
+    return rows(sample, on_frames("where", where), on_frames("when", when),
+                title=title, columns=columns,
+                notes=layout.verdict(sample.get("label"), predicted, classes))
+
+
+def rows(
+    sample: Mapping, maps: Mapping, weights: Mapping, *, title: str,
+    columns: int = 8, notes: Sequence[tuple[str, str]] = (),
+) -> Image:
+    """Several maps and weights over one video: RSTAN, Fig. 5 and 7-10.
+
+    Rows: frames; each of `maps` `(T, h, w)` as heat over them; each of
+    `weights` `(T,)` as cells, the largest of all black, or blue where one
+    is bool, a truth. With them the truth, where the sample knows it: the
+    outline of `mask`, and `relevant` frames. A sample with `fps` tells the
+    frames' seconds, too. `notes` are `(words, colour)` below the title.
+    """
+    video, mask = sample["video"], sample.get("mask")
+    shown = layout.picks(len(video), columns)
+    maps, weights = ({name: x.detach() for name, x in part.items()}
+                     for part in (maps, weights))
+    hottest = max((float(x.max()) for x in maps.values()), default=0.0)
+    films = {"frames": video} | {
+        name: overlay(video, where, hottest) for name, where in maps.items()}
+    lanes = {**weights}
+    if "relevant" in sample:
+        lanes["true when"] = sample["relevant"]
+    most = max((float(x.max()) for x in lanes.values()
+                if x.dtype != torch.bool), default=0.0)
+    cell = min(CELL, 320 // len(films))  # more rows, smaller frames
+    heights = [layout.height(video, cell)] * len(films) + [20] * len(lanes)
+    notes = [*notes, *[("line: true outline", TRUE)] * (mask is not None)]
+    for name, x in (*maps.items(), *lanes.items()):
+        notes += layout.even(name, x) if x.dtype != torch.bool else []
+    figure, axes = layout.sheet(
+        heights, len(shown) * cell, title=title, notes=notes,
+        left=layout.margin([*films, *weights]),
+        right=layout.SCALE if maps or lanes else layout.RIGHT)
+    for i, (name, frames) in enumerate(films.items()):
+        layout.film(axes[i], frames[shown])
+        layout.name_row(axes[i], name)
+        if mask is not None and (i > 0 or not maps):
+            layout.outlines(axes[i], mask[shown])
+        if i > 0:
+            layout.heat_scale(axes[i], hottest)
+    for ax, (name, x) in zip(axes[len(films):], lanes.items(), strict=True):
+        layout.lane(ax, x, len(shown), most)
+        layout.name_row(ax, name)
+    layout.frame_ticks(axes[-1], shown, sample.get("fps"))
+    return layout.picture(figure, photo=True, alt=title)
+
+
+def boxes(
+    frames: Tensor, predicted: Tensor, true: Tensor, iou: Sequence[float],
+    *, title: str, columns: int = 6, cell: int = 132,
+) -> Image:
+    """Predicted and true boxes: Where-and-When, Fig. 5, 8 and 9.
+
+    `frames` uint8 `(N, 3, H, W)`, boxes `(N, 4)` in pixels (NaN = none).
+    Each frame carries its IoU, in vermilion where it is below a half.
+    """
+    columns = min(columns, len(frames))
+    rows = -(-len(frames) // columns)
+    figure, axes = layout.sheet(
+        [layout.height(frames, cell)] * rows, columns * cell, title=title,
+        notes=[("true box", TRUE), ("predicted box", PREDICTED)],
+        left=layout.RIGHT, gap=28, above=20,
+    )
+    size = frames.shape[-2:]
+    for row, ax in enumerate(axes):
+        part = range(row * columns, min((row + 1) * columns, len(frames)))
+        layout.film(ax, frames[part.start:part.stop], columns)
+        for column, i in enumerate(part):
+            layout.box(ax, column, true[i], size, TRUE)
+            layout.box(ax, column, predicted[i], size, PREDICTED)
+            known = not torch.isnan(true[i]).any()
+            ax.text(
+                column + 0.5, 1 + 5 / cell, ha="center",
+                s=f"IoU {float(iou[i]):.2f}" if known else "no true box",
+                color=PREDICTED if known and iou[i] < 0.5 else INK,
+            )
+    return layout.picture(figure, photo=True, alt=title)
+
+
+def timeline(
+    when: Tensor, true: Tensor, predicted: Tensor, *, fps: float, title: str,
+    threshold: float | None = None, video: Tensor | None = None,
+    columns: int = 10,
+) -> Image:
+    """`when` `(T,)` over an untrimmed video: Fig. 6 and 10.
+
+    `true` and `predicted` are segments `(K, 2)` in seconds; `threshold` the
+    weight above which they were cut; `video` `(T, 3, H, W)` adds its frames.
+    """
+    cell, seconds = 84, len(when) / fps
+    films = [] if video is None else [layout.height(video, cell)]
+    figure, axes = layout.sheet(
+        [*films, 100, 40], columns * cell, title=title, left=104, gap=10)
+    if video is not None:
+        layout.film(axes[0], video[layout.picks(len(video), columns)])
+        layout.name_row(axes[0], "frames")
+    curve, lanes = axes[-2:]
+    edges = np.linspace(0, seconds, len(when) + 1)
+    curve.stairs(when.numpy(), edges, fill=True, color="#BFBFBF")
+    curve.set_ylim(0, 1.1 * max(float(when.max()), threshold or 0, 1e-12))
+    curve.tick_params(labelbottom=False)
+    curve.locator_params(axis="y", nbins=3)
+    layout.name_row(curve, "when\n(weight)", pad=32)
+    if threshold is not None:
+        curve.axhline(threshold, color=INK, lw=1, ls=(0, (4, 3)))
+        curve.text(seconds, threshold, "threshold", ha="right", va="bottom")
+    pairs = ((1.5, true, TRUE), (0.5, predicted, PREDICTED))
+    for y, segments, colour in pairs:
+        for start, end in segments.tolist():
+            lanes.barh(y, end - start, 0.76, left=start, color=colour)
+    lanes.set(ylim=(0, 2), xlabel="seconds")
+    lanes.set_yticks((0.5, 1.5), ("predicted", "true"))
+    lanes.tick_params(axis="y", length=0)
+    for ax in (curve, lanes):
+        ax.set_xlim(0, seconds)
+    return layout.picture(figure, photo=video is not None, alt=title)
+
+
+def curves(
+    histories: Mapping[str, Sequence[Mapping]], key: str, *, title: str,
+    label: str | None = None, chance: float | None = None,
+) -> Image:
+    """Entry `key` of each training history, by name, over the steps.
+
+    A value logged at every step is noisy: it is drawn pale, with its running
+    mean over a twentieth of the run on top.
+    """
+    figure, ax = layout.plot(5.6, 3.0, title)
+    for (name, history), colour in zip(
+            histories.items(), itertools.cycle(CYCLE), strict=False):
+        rows = [row for row in history if key in row]
+        steps = np.array([row["step"] for row in rows])
+        values = np.array([row[key] for row in rows])
+        width = max(1, len(rows) // 20) if len(rows) == len(history) else 1
+        if width > 1:
+            ax.plot(steps, values, color=colour, alpha=0.2, lw=0.8)
+            values = np.convolve(values, np.ones(width) / width, "valid")
+            steps = steps[width - 1:]
+        ax.plot(steps, values, color=colour, label=name,
+                marker="" if width > 1 else "o", ms=4)
+    if chance is not None:
+        ax.axhline(chance, color=QUIET, ls=(0, (4, 3)), lw=1, label="chance")
+    ax.set(xlabel="training step", ylabel=label or key)
+    ax.grid(axis="y")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return layout.picture(figure, photo=False, alt=title)
+
+
+def forest(summary, *, title: str, label: str) -> Image:
+    """Mean and 95 % interval per variant; beside it the paired difference.
+
+    `summary` is the table of `results.summarise`. On the right, an interval
+    that does not reach zero tells a variant from the baseline.
+    """
+    figure, (left, right) = layout.plot(
+        8.6, 1.1 + 0.32 * len(summary), title, ncols=2, sharey=True
+    )
+    rows = np.arange(len(summary))[::-1]
+    sides = (("mean", "interval"), ("difference", "difference_interval"))
+    for ax, (middle, width) in zip((left, right), sides, strict=True):
+        ax.errorbar(summary[middle], rows, xerr=summary[width].fillna(0),
+                    fmt="o", color=TRUE, ms=5, elinewidth=1.8)
+        ax.grid(axis="x")
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+    right.axvline(0, color=INK, lw=1)
+    names = [f"{name} (n={n})" for name, n in summary["n"].items()]
+    left.set_yticks(rows, names)
+    left.set(xlabel=label, ylim=(-0.6, len(summary) - 0.4))
+    right.set_xlabel("difference to the baseline, paired by seed")
+    return layout.picture(figure, photo=False, alt=title)
+
+
+def sweep(summaries: Mapping, *, title: str, label: str, axis: str) -> Image:
+    """Tables of `results.summarise` by name, whose index is a setting."""
+    figure, ax = layout.plot(5.6, 3.0, title)
+    for name, summary in summaries.items():
+        places = np.arange(len(summary))
+        ax.errorbar(places, summary["mean"], summary["interval"].fillna(0),
+                    marker="o", ms=5, capsize=3, label=name)
+        ax.set_xticks(places, [f"{value:g}" for value in summary.index])
+    ax.set(xlabel=axis, ylabel=label)
+    ax.grid(axis="y")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return layout.picture(figure, photo=False, alt=title)
+
+
+def bars(scores: Mapping, *, title: str, label: str) -> Image:
+    """Scores `metrics.Score(value, chance, n)` by name, each with chance."""
+    figure, ax = layout.plot(6.0, 1.0 + 0.34 * len(scores), title)
+    rows = np.arange(len(scores))[::-1]
+    values = [score.value for score in scores.values()]
+    chances = [score.chance for score in scores.values()]
+    ax.barh(rows, values, 0.55, color=CYCLE[4])
+    ax.scatter(chances, rows, marker="|", s=220, color=INK, lw=1.8,
+               label="chance")
+    for row, value, chance in zip(rows, values, chances, strict=True):
+        ax.annotate(f"{value:.2f}", (max(value, chance), row), (6, 0),
+                    textcoords="offset points", va="center")
+    names = [f"{name} (n={score.n})" for name, score in scores.items()]
+    ax.set_yticks(rows, names)
+    ax.set(xlabel=label, xlim=(0, 1))
+    ax.tick_params(axis="y", length=0)
+    ax.legend(loc="center left", bbox_to_anchor=(1.04, 0.5))
+    return layout.picture(figure, photo=False, alt=title)
+
+
+def matrix(
+    table: Tensor, rows: Sequence[str], columns: Sequence[str], *,
+    title: str, rows_are: str, columns_are: str,
+) -> Image:
+    """Shares `table` `(rows, columns)` in [0, 1] as cells, darker is more.
+
+    A confusion matrix, say; shares of 0.1 and more are also written.
+    """
+    figure, ax = layout.plot(
+        1.6 + 0.42 * len(columns), 1.4 + 0.34 * len(rows), title
+    )
+    ax.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(table.numpy()):
+        if share >= 0.1:
+            ax.text(column, row, f"{100 * share:.0f}", ha="center",
+                    va="center", color="white" if share > 0.6 else INK)
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(xlabel=f"{columns_are} (per cent of a row)", ylabel=rows_are)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return layout.picture(figure, photo=False, alt=title)

@@ -1,0 +1,1 @@
+"""The built-in videos, drawn with all their true answers."""

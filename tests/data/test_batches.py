@@ -1,0 +1,105 @@
+"""Samples in batches and in memory are the samples of the dataset."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from lib.data import batches
+
+
+def sample(i, segments=1):
+    return {
+        "video": torch.full((2, 3, 4, 4), i, dtype=torch.uint8),
+        "label": i % 3, "name": f"v{i}", "group": f"g{i // 4}",
+        "fps": 8.0 + i, "segments": torch.full((segments, 2), float(i)),
+        "relevant": torch.tensor([True, i % 2 == 0]),
+    }
+
+
+class Listed(torch.utils.data.Dataset):
+    classes = ["a", "b", "c"]
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == other[key].dtype
+            assert torch.equal(value, other[key]), key
+        elif isinstance(value, list):
+            pairs = zip(value, other[key], strict=True)
+            for a, b in pairs:
+                assert torch.equal(a, b) if torch.is_tensor(a) else a == b
+        else:
+            assert value == other[key] and type(value) is type(other[key])
+
+
+def test_collate():
+    batch = batches.collate([sample(0), sample(1, segments=3)])
+    assert batch["video"].shape == (2, 2, 3, 4, 4)
+    assert batch["video"].dtype == torch.uint8
+    assert batch["label"].tolist() == [0, 1]
+    assert batch["label"].dtype == torch.int64
+    assert batch["fps"].tolist() == [8.0, 9.0]
+    assert batch["relevant"].dtype == torch.bool
+    assert batch["name"] == ["v0", "v1"]
+    assert [len(s) for s in batch["segments"]] == [1, 3]
+    assert batches.collate(batch) is batch
+
+
+def test_collate_names_what_does_not_fit():
+    other = sample(1)
+    del other["relevant"]
+    with pytest.raises(ValueError, match="sample v1 .*same keys"):
+        batches.collate([sample(0), other])
+    other = sample(1) | {"video": torch.zeros(1, 3, 4, 4)}
+    with pytest.raises(ValueError, match="sample v1 .*letterbox"):
+        batches.collate([sample(0), other])
+
+
+def test_in_memory_is_the_same_dataset():
+    listed = Listed([sample(i, segments=1 + i % 2) for i in range(10)])
+    columns = batches.in_memory(listed)
+    assert len(columns) == 10 and columns.classes == ["a", "b", "c"]
+    for i in range(10):
+        same(columns[i], listed[i])
+    same(columns.__getitems__([7, 0, 7]),
+         batches.collate([listed[i] for i in (7, 0, 7)]))
+    assert len(list(columns)) == 10
+
+
+@pytest.mark.parametrize("subset", [False, True])
+def test_a_loader_gives_the_same_batches_of_columns(subset):
+    listed = Listed([sample(i) for i in range(10)])
+    columns = batches.in_memory(listed)
+    if subset:
+        listed, columns = (Subset(d, [8, 1, 5]) for d in (listed, columns))
+    loaders = [
+        DataLoader(d, batch_size=4, shuffle=True,
+                   generator=torch.Generator().manual_seed(0),
+                   collate_fn=batches.collate)
+        for d in (listed, columns)
+    ]
+    for one, other in zip(*loaders, strict=True):
+        same(one, other)
+
+
+def test_in_memory_names_a_sample_that_differs():
+    for change in ({"video": torch.zeros(1, 3, 4, 4)}, {"flow": 1}):
+        listed = Listed([sample(0), sample(1) | change])
+        with pytest.raises(ValueError, match="sample v1"):
+            batches.in_memory(listed)
+
+
+def test_columns_need_one_length():
+    with pytest.raises(ValueError, match="'b': 3"):
+        batches.Columns({"a": torch.zeros(2), "b": [1, 2, 3]})

@@ -1,0 +1,409 @@
+"""Puppets and real files give the same samples; nothing broken slips in."""
+
+import os
+import pickle
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from test_batches import same
+from video_files import coded, numbers, pictures, uneven
+
+from lib import ROOT
+from lib.data import batches, datasets, decode
+from lib.data.sets.records import Record
+from lib.worlds import actions, puppets
+
+pytestmark = pytest.mark.timeout(120)
+DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
+
+
+def write(path, count=20, height=48, width=64, colour=0):
+    """A video that brightens from frame to frame, at 10 per second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mjpeg", rate=10)
+        stream.height, stream.width = height, width
+        stream.pix_fmt = "yuvj420p"
+        for t in range(count):
+            pixels = np.zeros((height, width, 3), np.uint8)
+            pixels[..., colour] = 40 + 10 * t
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return path
+
+
+def record(path, label=0, **more):
+    return Record(path, label, path.stem, "g01", **more)
+
+
+def cut(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+
+
+def test_videos(tmp_path):
+    path = write(tmp_path / "a.avi")
+    spans = ((5, 15),)
+    item = record(path, 1, spans=spans, main_actor="left")
+    one = datasets.Videos([item], classes=["x", "y"], frames=4, size=32)[0]
+    assert one["video"].shape == (4, 3, 32, 32)
+    assert one["video"].dtype == torch.uint8
+    # Frames 2, 7, 12, 17 of a video that brightens by 10 a frame.
+    red = one["video"][:, 0, 16, 16].float()
+    want = torch.tensor([60.0, 110, 160, 210])
+    assert (red - want).abs().max() < 5
+    assert (one["label"], one["name"], one["group"]) == (1, "a", "g01")
+    # Four frames stand for two seconds.
+    assert one["fps"] == pytest.approx(2.0)
+    assert torch.allclose(one["segments"], torch.tensor([[0.5, 1.5]]))
+    assert one["relevant"].tolist() == [False, True, True, False]
+    assert one["main_actor"] == "left"
+    plain = datasets.Videos([record(path)], classes=["x"])[0]
+    assert set(plain) == {"video", "label", "name", "group", "fps"}
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_marks_go_by_the_times_of_a_variable_rate(tmp_path, name, cached):
+    """20 frames in 0.2 s, then 20 in 3.8: a constant rate marks 2 of 20."""
+    path = uneven(tmp_path / name)
+    options = {"classes": ["x"], "size": 64,
+               "cache": tmp_path / "cache" if cached else None}
+    first, last = torch.arange(40) < 20, torch.arange(40) >= 20
+    for seconds, spans, true in (
+            ((0.0, 0.2), (0, 20), first), ((0.2, 4.0), (20, 40), last),
+            ((0.05, 0.77), (5, 23), (torch.arange(40) >= 5)
+             & (torch.arange(40) < 23))):
+        for marks in ({"segments": (seconds,)}, {"spans": (spans,)}):
+            data = datasets.Videos([record(path, **marks)], frames=40,
+                                   **options)
+            for one in (data[0], data[0]):
+                assert numbers(one["video"][:, :, 8:56]) == list(range(40))
+                assert torch.equal(one["relevant"], true)
+                assert torch.allclose(one["segments"],
+                                      torch.tensor([seconds]), atol=1e-3)
+                assert one["fps"] == pytest.approx(10)
+            few = datasets.Videos([record(path, **marks)], frames=10,
+                                  **options)
+            assert torch.equal(few[0]["relevant"], true[2::4])
+            part = few.between(0.5, 1)[0]["relevant"]
+            assert torch.equal(part, true[21::2])
+
+
+def test_random_segments(tmp_path):
+    path = write(tmp_path / "a.avi")
+    data = datasets.Videos([record(path, spans=((0, 10),))], classes=["x"],
+                           frames=5, size=32, sampling="segments")
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(20):
+        one = data[0]
+        frames = one["video"][:, 0, 16, 16].float().sub(40).div(10).round()
+        assert (frames // 4).tolist() == [0, 1, 2, 3, 4]
+        assert torch.equal(one["relevant"], frames < 10)
+        seen.add(tuple(frames.tolist()))
+    assert len(seen) > 10
+    with pytest.raises(ValueError, match="cannot be cached"):
+        datasets.Videos([], classes=[], sampling="segments", cache=tmp_path)
+
+
+def test_cache_decodes_once(tmp_path, monkeypatch):
+    items = [record(write(tmp_path / "a.avi"), spans=((5, 15),))]
+    options = {"classes": ["x"], "frames": 4, "size": 32}
+    plain = datasets.Videos(items, **options)[0]
+    folder = tmp_path / "deep" / "cache"
+    same(datasets.Videos(items, cache=folder, **options)[0], plain)
+
+    def never(*_, **__):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(decode, "sampled", never)
+    cached = datasets.Videos(items, cache=folder, **options)
+    same(cached[0], plain)
+    next(folder.iterdir()).write_bytes(b"rubbish")
+    with pytest.raises(AssertionError, match="decoded again"):
+        cached[0]
+
+
+def test_a_cache_that_cannot_be_written_is_no_must(tmp_path, monkeypatch):
+    items = [record(write(tmp_path / f"{n}.avi")) for n in range(3)]
+    options = {"classes": ["x"], "frames": 4, "size": 32}
+
+    def full(beside, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    data = datasets.Videos(items, cache=tmp_path / "cache", **options)
+    with pytest.warns(UserWarning, match="No space left") as said:
+        got = [*data]
+    assert len(said) == 1 and not list((tmp_path / "cache").iterdir())
+    for one, plain in zip(got, datasets.Videos(items, **options),
+                          strict=True):
+        same(one, plain)
+
+
+def broken_set(folder):
+    """Two sound videos, and six that are not."""
+    items = [
+        record(write(folder / f"{name}.avi", colour=label), label)
+        for label, name in enumerate(["good", "cut", "other"])
+    ]
+    cut(folder / "cut.avi")
+    (folder / "text.avi").write_text("hello")
+    items.insert(1, record(folder / "text.avi"))
+    pictures(folder / "shot", coded(4))
+    (folder / "shot" / "img_00002.png").write_text("hello")
+    items[2:2] = [record(folder / "shot.avi")]
+    items.append(record(folder / ("x" * 300 + ".avi")))
+    items.append(record(folder.joinpath(*["deep"] * 1000, "deep.avi")))
+    items.append(record(folder / "missing.avi"))
+    return items
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_skip_lists_the_broken(tmp_path, cached):
+    items = broken_set(tmp_path)
+    cache = tmp_path / "cache" if cached else None
+    data = datasets.Videos(items, classes=["x", "y", "z"], frames=4, size=32,
+                           on_error="skip", cache=cache)
+    assert len(data) == 2 and [s["name"] for s in data] == ["good", "other"]
+    reasons = {item.name: reason for item, reason in data.skipped}
+    assert set(reasons) == {"text", "cut", "shot", "x" * 300, "deep",
+                            "missing"}
+    assert "not a video" in reasons["text"]
+    assert "claims 20 frames" in reasons["cut"]
+    assert "img_00002.png" in reasons["shot"]
+    assert "name too long" in reasons["x" * 300]
+    assert "name too long" in reasons["deep"]
+    assert "no such file" in reasons["missing"]
+    for item, reason in data.skipped:
+        assert str(item.path) in reason
+
+
+def test_raise_names_the_broken(tmp_path):
+    items = broken_set(tmp_path)
+    with pytest.raises(decode.VideoError, match="3 of 8 .*xxx.avi"):
+        datasets.Videos(items, classes=["x"])
+    with pytest.raises(decode.VideoError, match="1 of 6 .*missing.avi"):
+        datasets.Videos([*items[:5], items[-1]], classes=["x"])
+    data = datasets.Videos(items[:5], classes=["x"], frames=4, size=32)
+    assert len(data) == 5 and data[4]["name"] == "other"
+    for i, reason in ((1, "text.avi"), (2, "shot.*img_00002.png"),
+                      (3, "cut.avi.*claims 20 frames")):
+        with pytest.raises(decode.VideoError, match=reason):
+            data[i]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_folder_of_images_is_as_good_as_the_file(tmp_path, cached):
+    """That the list names; what is cached goes by the images."""
+    frames = coded(20)
+    pictures(tmp_path / "a", frames)
+    options = {"classes": ["x"], "frames": 10, "size": 64,
+               "cache": tmp_path / "cache" if cached else None}
+    for marks in ({"spans": ((5, 15),)}, {"segments": ((0.2, 0.6),)}):
+        item = record(tmp_path / "a.avi", **marks)
+        data = datasets.Videos([item], **options)
+        for one in (data[0], data[0]):
+            picture = one["video"][:, :, 8:56]
+            assert numbers(picture) == list(range(1, 21, 2))
+            assert one["fps"] == pytest.approx(12.5)
+            assert one["relevant"].tolist() == [2 <= i < 7 for i in range(10)]
+            assert torch.allclose(one["segments"], torch.tensor([0.2, 0.6]))
+    other = datasets.Videos([item], image_fps=50, **options)
+    assert other[0]["fps"] == pytest.approx(25)
+    assert other.identity(0) != data.identity(0)
+    before = data.identity(0)
+    for t in (2, 4):
+        (tmp_path / "a" / f"img_{t:05d}.png").write_bytes(
+            (tmp_path / "a" / "img_00001.png").read_bytes())
+    assert data.identity(0) != before
+    assert numbers(data[0]["video"][:2, :, 8:56]) == [0, 0]
+    with pytest.raises(ValueError, match="image_fps=0: frames per second"):
+        datasets.Videos([item], image_fps=0, **options)
+
+
+def test_images_have_the_rate_of_their_set(tmp_path):
+    ucf101(tmp_path)
+    for path in sorted((tmp_path / "UCF-101").glob("*/*.avi")):
+        frames = decode.read(path).permute(0, 2, 3, 1).numpy()
+        path.unlink()
+        pictures(path.with_suffix(""), frames, "image_{:05d}.jpg")
+    splits = datasets.load("ucf101", data_root=tmp_path, frames=4, size=32)
+    assert len(splits.test) == 2
+    assert splits.test[0]["fps"] == pytest.approx(25 / 2)
+    assert datasets.RATES.keys() < datasets.VAL_SHARES.keys()
+
+
+@pytest.mark.parametrize("option, value, good", [
+    ("size", 0, 2), ("size", -8, 2), ("size", 1, 2), ("size", 32.0, 2),
+    ("size", "x", 2), ("frames", 2.5, 1), ("frames", 0, 1),
+    ("frames", "4", 1), ("frames", True, 1), ("frames", None, 1),
+    ("fields", -1, 0), ("fields", 1.5, 0)])
+def test_numbers_that_no_sample_has_are_named(option, value, good):
+    want = f"{option}={value!r}: use a whole number, at least {good}"
+    for call in (lambda: datasets.Videos([], classes=[], **{option: value}),
+                 lambda: datasets.load(**{option: value})):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert str(caught.value) == want
+    with pytest.raises(ValueError, match="n_val=0: use a whole number"):
+        datasets.load(n_val=0)
+
+
+@pytest.mark.parametrize("options, needed, lower", [
+    ({"frames": 10**9}, 3 * 10**9 * 64**2, "frames"),
+    ({"size": 10**6}, 16 * 3 * 10**12, "size"),
+    ({"fields": 10**6}, 16 * 4_000_003 * 64**2, "fields"),
+    ({"frames": 10**5, "size": 224}, 3 * 10**5 * 224**2, "frames"),
+    ({"frames": 64, "size": 4000}, 64 * 3 * 4000**2, "size")])
+def test_a_sample_larger_than_memory_is_refused_before_it_is_made(
+        options, needed, lower):
+    for call in (lambda: datasets.Videos([], classes=[], **options),
+                 lambda: datasets.load(**options)):
+        with pytest.raises(ValueError, match=(
+                f"needs {needed:,} bytes, .*lower {lower}$")):
+            call()
+
+
+def test_the_largest_samples_of_the_papers_are_allowed():
+    datasets.Videos([], classes=[], frames=64, size=224, fields=10)
+
+
+def test_bad_options():
+    for option in ("sampling", "on_error"):
+        with pytest.raises(ValueError, match=f"{option} 'x'"):
+            datasets.Videos([], classes=[], **{option: "x"})
+
+
+def test_videos_travel_to_worker_processes(tmp_path):
+    items = [record(write(tmp_path / f"{i}.avi"), 0) for i in range(2)]
+    data = datasets.Videos(items, classes=["x"], frames=4, size=32,
+                           cache=tmp_path / "cache")
+    same(pickle.loads(pickle.dumps(data))[1], data[1])
+
+
+def ucf101(root):
+    """Two classes of four groups in UCF101's layout."""
+    train, test = [], []
+    for label, name in enumerate(("Archery", "HandstandPushups"), start=1):
+        prefix = name.replace("stand", "Stand")
+        for group in (1, 8, 9, 10):
+            file = f"{name}/v_{prefix}_g{group:02d}_c01.avi"
+            write(root / "UCF-101" / file, 8, colour=label - 1)
+            part = test if group < 8 else train
+            part.append(file if group < 8 else f"{file} {label}")
+    folder = root / "ucfTrainTestlist"
+    folder.mkdir()
+    (folder / "classInd.txt").write_text("1 Archery\n2 HandstandPushups\n")
+    (folder / "trainlist01.txt").write_text("\n".join(train))
+    (folder / "testlist01.txt").write_text("\n".join(test))
+
+
+def test_load_ucf101(tmp_path, monkeypatch):
+    ucf101(tmp_path)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    splits = datasets.load("ucf101", frames=4, size=32)
+    train, val, test, classes = splits
+    assert classes == ["Archery", "HandstandPushups"] == train.classes
+    assert [len(part) for part in splits[:3]] == [4, 2, 2]
+    groups = [{s["group"] for s in part} for part in splits[:3]]
+    assert sorted(g for part in groups for g in part) == [
+        "g01", "g08", "g09", "g10"]
+    for part in splits[:3]:
+        for one in part:
+            channels = one["video"][:, :, 16, 16].float().mean(0)
+            assert channels.argmax() == one["label"]
+    turned = datasets.load("ucf101", data_root=tmp_path, frames=4, size=32,
+                           classes=["HandstandPushups", "Archery"])
+    assert turned.classes[0] == "HandstandPushups"
+    assert {s["name"]: s["label"] for s in turned.test} == {
+        s["name"]: 1 - s["label"] for s in test}
+
+
+def test_load_says_what_it_lacks(tmp_path):
+    with pytest.raises(FileNotFoundError, match="UCF101.*DATA_ROOT"):
+        datasets.load("ucf101", data_root=tmp_path)
+    ucf101(tmp_path)
+    videos = sorted((tmp_path / "UCF-101").glob("*/*g01*"))
+    videos[0].unlink()
+    with pytest.raises(decode.VideoError, match="1 of 2 videos are missing"):
+        datasets.load("ucf101", data_root=tmp_path)
+    splits = datasets.load("ucf101", data_root=tmp_path, frames=4, size=32,
+                           on_error="skip")
+    assert len(splits.test) == 1 and len(splits.test.skipped) == 1
+    with pytest.raises(ValueError, match="'kinetics'.*ut_interaction"):
+        datasets.load("kinetics")
+
+
+def test_relative_roots_count_from_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught:
+        datasets.load("ucf101", data_root="no/such/folder")
+    assert str(ROOT / "no" / "such" / "folder") in str(caught.value)
+
+
+def test_load_puppets():
+    names = list(actions.CLASSES[:2])
+    train, val, test, classes = datasets.load(
+        classes=names, frames=8, size=48, n_train=6, n_val=4, n_test=2,
+        seed=3,
+    )
+    assert [len(part) for part in (train, val, test)] == [6, 4, 2]
+    assert classes == names
+    dials = puppets.Dials(size=48)
+    whole = puppets.Puppets("val", 4, classes=names, dials=dials, seed=3)[3]
+    kept = torch.arange(8) * 2 + 1  # centres of 8 pairs of 16 frames
+    for key in ("video", "mask", "boxes", "relevant"):
+        assert torch.equal(val[3][key], whole[key][kept]), key
+    assert val[3]["fps"] == whole["fps"] / 2
+    assert torch.equal(val[3]["segments"], whole["segments"])
+    batch = batches.in_memory(test).__getitems__([1, 0])
+    assert batch["mask"].shape == (2, 8, 48, 48)
+
+
+def test_load_untrimmed_puppets():
+    test = datasets.load("puppets_untrimmed", frames=32, n_train=1, n_val=1,
+                         n_test=8).test
+    assert max(len(test[i]["segments"]) for i in range(8)) > 1
+    for i in range(8):  # seconds fit the frames that were kept
+        sample = test[i]
+        time = (torch.arange(32) + 0.5) / sample["fps"]
+        start, end = sample["segments"].T[..., None]
+        inside = ((start <= time) & (time < end)).any(0)
+        assert (inside != sample["relevant"]).sum() <= len(start) * 2
+
+
+def test_real_and_built_in_samples_have_the_same_types(tmp_path):
+    puppet = datasets.load(n_train=1, n_val=1, n_test=1).train[0]
+    item = record(write(tmp_path / "a.avi"), spans=((5, 15),))
+    real = datasets.Videos([item], classes=["x"])[0]
+    assert set(real) <= set(puppet)
+    for key, value in real.items():
+        assert type(value) is type(puppet[key]), key
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == puppet[key].dtype
+            assert value.shape == puppet[key].shape
+
+
+def test_ut_interaction_real(tmp_path):
+    if not (DATA_ROOT / "ut_interaction").is_dir():
+        pytest.skip("no ut_interaction/ below DATA_ROOT")
+    splits = datasets.load("ut_interaction", data_root=DATA_ROOT, frames=8,
+                           size=48, cache=tmp_path, split="set1")
+    assert len(splits.train) + len(splits.val) == len(splits.test) == 60
+    assert not {r.group for r in splits.train.records} & {
+        r.group for r in splits.val.records}
+    for part in splits[:3]:
+        columns = batches.in_memory(part).columns
+        clips = columns["video"].float()
+        assert clips.shape[1:] == (8, 3, 48, 48)
+        assert clips.flatten(1).std(1).min() > 5
+        assert (clips[:, 0] - clips[:, -1]).abs().mean() > 1
+        assert columns["relevant"].float().mean() > 0.5
+        assert set(columns["main_actor"]) <= {"left", "right", "both"}
+    assert len(list(Path(tmp_path).iterdir())) == 120

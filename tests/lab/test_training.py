@@ -1,0 +1,265 @@
+"""Training: bits that repeat, selection, prediction."""
+
+import functools
+from collections import namedtuple
+
+import pytest
+import torch
+from small_run import STEPS, net, run, same, step, videos
+from torch import nn
+from torch.nn import functional as F
+
+from lib.data.batches import Columns
+from lib.lab import training
+from lib.lab.checkpoints import CheckpointError
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run that nobody interrupts."""
+    return run()
+
+
+def test_a_run_repeats_itself_bit_for_bit(whole):
+    model, history = run()
+    assert same(model, whole[0]) and history == whole[1]
+    other, _ = run(seed=1)
+    assert not same(other, whole[0])
+
+
+def test_the_best_weights_by_validation_are_kept(whole):
+    model, history = whole
+    assert model.norm.num_batches_tracked == 6
+    assert [row["score"] for row in history if "score" in row] == [
+        -4, -2, 0, -2, -4, -6, -8]
+    last, plain = run(val=None, score=None)
+    assert last.norm.num_batches_tracked == STEPS
+    # looking at the validation split changes nothing that is trained
+    assert [r["loss"] for r in plain] == [r["loss"] for r in history]
+
+
+def test_bf16_computes_in_bf16_and_leaves_no_trace():
+    model, types = net(), set()
+    model.conv.register_forward_hook(
+        lambda module, inputs, output: types.add(output.dtype))
+    run(model=model, precision="bf16")
+    assert types == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    types.clear()
+    model(torch.rand(1, 3, 3, 6, 6))
+    assert types == {torch.float32}
+    run(model=model, precision="no")
+    assert types == {torch.float32}
+
+
+def test_bf16_that_was_interrupted_leaves_no_trace():
+    model = net()
+
+    def interrupted(model, batch):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model=model, precision="bf16", step=interrupted)
+    x = torch.rand(1, 3, 3, 6, 6)
+    fresh = net().eval()
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(x).logits, fresh(x).logits)
+
+
+def test_clipping_bounds_the_norm_of_the_gradient():
+    def norms(clip):
+        seen = []
+
+        def look(optimizer, args, kwargs):
+            seen.append(torch.nn.utils.get_total_norm(
+                [p.grad for group in optimizer.param_groups
+                 for p in group["params"]]).item())
+
+        from torch.optim.optimizer import (
+            register_optimizer_step_pre_hook as register,
+        )
+        handle = register(look)
+        run(clip=clip)
+        handle.remove()
+        return seen
+
+    assert max(norms(None)) > 0.1
+    assert max(norms(0.01)) < 0.0101  # rounding of the norm
+
+
+def test_one_batch_can_be_learnt_by_heart():
+    torch.manual_seed(0)
+    noise = torch.randint(256, (8, 3, 3, 6, 6)).byte()
+    data = Columns({"video": noise, "label": torch.arange(8) % 2},
+                   classes=["a", "b"])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(324, 32), nn.ReLU(),
+                          nn.Linear(32, 2))
+
+    def learn(model, batch):
+        return {"loss": F.cross_entropy(model(batch["video"]),
+                                        batch["label"])}
+
+    history = training.fit(model, data, learn, steps=60, batch=8, lr=0.01,
+                           device="cpu", schedule="cosine")
+    assert history[0]["loss"] > 0.5 and history[-1]["loss"] < 0.01
+
+
+def test_the_cosine_schedule_warms_up_and_ends_low():
+    _, history = run(schedule="cosine", steps=100, save_every=100)
+    rates = [row["lr"] for row in history]
+    assert rates[0] < rates[4] and max(rates) == pytest.approx(0.01, rel=0.02)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.0001
+    assert {row["lr"] for row in run()[1]} == {0.01}
+
+
+def test_each_epoch_shows_each_video_once_in_a_new_order():
+    data, epochs = videos(26), []
+    batches = training._Batches(data, 8, seed=3)
+    for epoch in range(3):
+        names = [batches[3 * epoch + i]["name"] for i in range(3)]
+        assert [len(batch) for batch in names] == [8, 8, 8]
+        epochs.append(sum(names, []))
+        assert len(set(epochs[-1])) == 24
+    assert len(set(map(tuple, epochs))) == 3
+    few = training._Batches(videos(5), 8, seed=3)
+    assert len(few[0]["name"]) == 5 and len(few[9]["name"]) == 5
+
+
+class Jittered(torch.utils.data.Dataset):
+    """Draws from torch's random numbers while reading."""
+
+    classes = ["no", "red"]
+
+    def __init__(self):
+        self.data = videos()
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        sample = dict(self.data[index])
+        sample["video"] = sample["video"].float() / 255 + torch.rand(1)
+        return sample
+
+
+def test_workers_change_nothing():
+    models = []
+    for workers in (0, 2):
+        models.append(net())
+        training.fit(models[-1], Jittered(), step, steps=5, batch=8, lr=0.01,
+                     device="cpu", workers=workers)
+    assert same(*models)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    def bad(model, batch):
+        return {"loss": step(model, batch)["loss"] * float("nan")}
+
+    with pytest.raises(FloatingPointError, match="lower lr"):
+        run(step=bad)
+
+
+def test_wrong_arguments_are_named():
+    for wrong in ({"device": "gpu"}, {"precision": "fp8"},
+                  {"schedule": "step"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            run(**wrong)
+    with pytest.raises(ValueError, match="val and score"):
+        run(val=None)
+    with pytest.raises(ValueError, match="0 samples"):
+        training.predict(net(), videos(0))
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no GPU"):
+            training.find_device("cuda")
+
+
+def test_predict_is_deterministic_in_order_and_leaves_modes_alone():
+    model, data = net().train(), videos()
+    model.norm.eval()
+    before = torch.get_rng_state()
+    first = training.predict(model, data, batch=4)
+    assert torch.equal(before, torch.get_rng_state())
+    second = training.predict(model, data, batch=4)
+    assert model.training and model.drop.training
+    assert not model.norm.training
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert set(first) == {"logits", "when", "spans", "label"}
+    assert torch.equal(first["label"], data.columns["label"])
+    assert first["spans"].shape == (3, 2)
+    direct = model.eval()(data.columns["video"].float() / 255)
+    # another batch size sums in another order
+    assert torch.allclose(first["logits"], direct.logits, atol=1e-5)
+    assert not any(value.is_inference() for value in first.values())
+
+
+def test_predict_takes_some_keys_and_names_missing_inputs():
+    answers = training.predict(net(), videos(), keys=("when",))
+    assert set(answers) == {"when", "label"}
+    with pytest.raises(KeyError, match="features"):
+        training.predict(net(), videos(), inputs="features")
+
+
+class Two(nn.Module):
+    """Tells its two inputs apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, first, second):
+        Answer = namedtuple("Answer", "logits")
+        return Answer(self.weight * first + second)
+
+
+def test_predict_gives_several_inputs_in_their_order():
+    data = Columns({"a": torch.arange(5.0), "b": torch.ones(5)})
+    answers = training.predict(Two(), data, inputs=("a", "b"), batch=2)
+    assert answers["logits"].tolist() == [1, 11, 21, 31, 41]
+    turned = training.predict(Two(), data, inputs=("b", "a"), batch=2)
+    assert turned["logits"].tolist() == [10, 11, 12, 13, 14]
+
+
+def test_any_optimizer_and_schedule_by_hand():
+    """Two steps of SGD with momentum equal the textbook's."""
+    model, rates = nn.Linear(1, 1, bias=False), []
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+
+    def slope(model, batch):
+        return {"loss": 3 * model.weight.sum()}
+
+    history = training.fit(
+        model, Columns({"x": torch.zeros(4)}), slope, steps=2, batch=2,
+        lr=0.1, clip=None, device="cpu",
+        optimizer=functools.partial(torch.optim.SGD, momentum=0.9),
+        schedule=lambda done: rates.append(done) or (0.5 if done else 1.0))
+    assert rates == [0.0, 0.5]
+    assert [row["lr"] for row in history] == [0.1, 0.05]
+    # 1 - 0.1 * 3, then the velocity is 0.9 * 3 + 3
+    assert model.weight.item() == pytest.approx(0.7 - 0.05 * 5.7)
+
+
+def test_a_schedule_by_hand_is_kept_and_told_from_another(tmp_path):
+    def slope(model, batch):
+        return {"loss": model.weight.sum()}
+
+    def run(steps, schedule):
+        torch.manual_seed(0)
+        return training.fit(
+            nn.Linear(1, 1), Columns({"x": torch.zeros(4)}), slope,
+            steps=steps, batch=2, lr=0.1, schedule=schedule, device="cpu",
+            checkpoint=tmp_path)
+
+    first = run(2, lambda done: 1.0 if done < 0.5 else 0.1)
+    assert run(2, lambda done: 1.0 if done < 0.5 else 0.1) == first
+    with pytest.raises(CheckpointError, match="schedule"):
+        run(2, lambda done: 1.0 if done < 0.7 else 0.1)
+
+
+def test_to_device_scales_bytes_only():
+    batch = training.to_device(
+        {"video": torch.tensor([0, 255], dtype=torch.uint8), "name": ["a"],
+         "label": torch.tensor([3])}, torch.device("cpu"))
+    assert batch["video"].tolist() == [0.0, 1.0] and batch["name"] == ["a"]
+    assert batch["label"].dtype == torch.int64

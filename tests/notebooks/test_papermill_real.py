@@ -1,0 +1,64 @@
+"""A real data set's format, from files to metrics, in a finished notebook.
+
+Puppets are written as UCF101-24 publishes itself, taken by its script, and
+notebook 03 runs on them with the tiny preset. A spy in it keeps the names
+of all videos that training and selection see.
+"""
+
+import json
+
+import nbformat
+import puppets as writer
+import ucf101_24
+from papermill_run import papermill
+from refresh import ROOT
+
+from lib.data.sets import ucf101_24
+
+SPY = """
+import json
+
+from lib import training as spied
+
+SEEN, fit = set(), spied.fit
+
+
+def watched(model, train, step, **options):
+    for data in (train, options.get("val")):
+        records = getattr(data, "records", None)
+        SEEN.update(r.name for r in records) if records else SEEN.update(
+            data[i]["name"] for i in range(len(data)) if data is not None)
+    return fit(model, train, step, **options)
+
+
+spied.fit = watched
+"""
+
+
+def test_ucf101_24_to_metrics_without_a_leak(tmp_path):
+    given, root = tmp_path / "given", tmp_path / "root"
+    writer.main(given, format="ucf101_24", n_train=42, n_test=28)
+    ucf101_24.run("x", ucf101_24.RECIPE, ["--root", str(root), "--from",
+                                          str(given)])
+    notebook = nbformat.read(ROOT / "notebooks/03_where_and_when.ipynb", 4)
+    place = next(i for i, cell in enumerate(notebook.cells)
+                 if cell.cell_type == "code" and "sys.path" in cell.source)
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(SPY))
+    notebook.cells.append(nbformat.v4.new_code_cell(
+        "print(json.dumps([sorted(SEEN), answers['logits'].shape[0],"
+        " sorted(lines[0]['metrics'])]))"))
+    copy = tmp_path / "03_where_and_when.ipynb"
+    nbformat.write(notebook, copy)
+    done = papermill(
+        copy, tmp_path / "out.ipynb",
+        "-f", str(ROOT / "notebooks/presets/03/tiny.yaml"),
+        "-p", "dataset", "ucf101_24", "-p", "data_root", str(root))
+    seen, tested, scores = json.loads(done.cells[-1].outputs[0].text)
+    lists = ucf101_24.read(root)
+    assert {*seen} == {r.name for r in lists.train}
+    assert not {*seen} & {r.name for r in lists.test}
+    assert tested == len(lists.test)
+    assert "top-1" in scores
+    said = [line for cell in done.cells for output in cell.get("outputs", ())
+            for line in output.get("text", "").splitlines()]
+    assert any(line.startswith("centre box") for line in said)

@@ -1,0 +1,396 @@
+"""Modules into the blocks of every 3D CNN, and training around them."""
+
+import copy
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from lib.lab import training
+from lib.networks import cnn3d, released
+from lib.networks.released import pretrained3d
+from lib.papers import sta_networks
+from lib.scores import metrics
+
+
+def tiny(seed=0, block=released.Bottleneck):
+    """A ResNet of the published shape in a size for tests, part trained."""
+    torch.manual_seed(seed)
+    net = released.ResNet3D(block, (1, 1, 1, 2), (4, 4, 8, 8), 2, 1,
+                          mean=(0.5,) * 3, std=(0.25,) * 3)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):  # as if it had been trained
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def clips(batch=2, frames=16, side=64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, frames, 3, side, side, generator=generator)
+
+
+def open_wide(added):
+    """Gates that differ much, so that a module left out is seen."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in added.values():
+            module.conv2.weight.normal_(0, 1, generator=generator)
+            module.conv2.bias.normal_(0, 1, generator=generator)
+
+
+# Every backbone.
+
+RESNEXT = [f"layer4.{i}" for i in range(3)]
+# name -> clip (T, side), what "late" puts a module behind, and its map
+LATE = {
+    "resnet18": ((16, 112), ["layer4.0.bn2", "layer4.1.bn2"],
+                 (512, 1, 4, 4)),
+    "resnet152": ((16, 112), [f"{name}.bn3" for name in RESNEXT],
+                  (2048, 1, 4, 4)),
+    "resnext101": ((64, 112), [f"{name}.bn3" for name in RESNEXT],
+                   (2048, 4, 4, 4)),
+    "resnext101_flow": ((16, 112), [f"{name}.bn3" for name in RESNEXT],
+                        (2048, 1, 4, 4)),
+    "p3d199": ((16, 160), [f"layer3.{i}.bn4" for i in range(36)],
+               (1024, 2, 10, 10)),
+    "c3d": ((16, 112), ["conv5b"], (512, 2, 7, 7)),
+    "r3d_18": ((16, 112), [f"stages.layer4.{i}.conv2.1" for i in (0, 1)],
+               (512, 2, 7, 7)),
+    "mc3_18": ((16, 112), [f"stages.layer4.{i}.conv2.1" for i in (0, 1)],
+               (512, 16, 7, 7)),
+    "r2plus1d_18": ((16, 112), [f"stages.layer4.{i}.conv2.1" for i in (0, 1)],
+                    (512, 2, 7, 7)),
+}
+EARLY = {"resnet18": 2, "resnet152": 3, "resnext101": 3, "resnext101_flow": 3,
+         "p3d199": 3, "c3d": 1, "r3d_18": 2, "mc3_18": 2, "r2plus1d_18": 2}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_insertion_into_every_backbone_keeps_the_shape(name):
+    """Without memory or arithmetic: the shapes alone are computed."""
+    (frames, side), hosts, size = LATE[name]
+    channels = 2 if name.endswith("flow") else 3
+    with torch.device("meta"):
+        clip = torch.rand(1, frames, channels, side, side)
+        for kind in sta_networks.MODULES if name == "c3d" else ["sta"]:
+            net = pretrained3d(name)
+            before = net(clip).shape
+            count, names = metrics.parameters(net), {*net.state_dict()}
+            added = sta_networks.insert(net, clip, sta_networks.MODULES[kind])
+            assert [*added] == hosts
+            assert net(clip).shape == before
+            assert before[2] == net.channels
+        if name == "c3d":
+            return
+        c, _, h, w = size
+        assert all(m.map == (c, None, h, w) for m in added.values())
+        assert metrics.parameters(net) - count == len(added) * (
+            c * (h * w + 4) + 5)
+        new = {*net.state_dict()} - names
+        assert names < {*net.state_dict()}
+        assert new and all(".attention." in n for n in new)
+        net = pretrained3d(name)
+        early = sta_networks.insert(
+            net, clip, sta_networks.STA, "early", order="post_sum")
+        assert len(early) == EARLY[name] and net(clip).shape == before
+        assert all("layer1" in n or n == "conv2" for n in early)
+
+
+def test_table_iii_fits_one_module_or_three():
+    """+0.1 M parameters and +0.0005 G: both places give such figures."""
+    with torch.device("meta"):
+        clip = torch.rand(1, 64, 3, 112, 112)
+        bare = sta_networks.STAClassifier(pretrained3d("resnext101"), 2048, 51)
+        assert metrics.parameters(bare) == 47_625_715
+        assert metrics.parameters(bare.backbone) == 47_521_216
+        base = metrics.flops(bare.backbone, clip) // 2
+        assert round(base / 1e9, 3) == 38.268
+        for at, size, more in ((["layer3.22"], (1024, 8, 7, 7), 54_277),
+                               ("late", (2048, 4, 4, 4), 122_895)):
+            net = pretrained3d("resnext101")
+            added = sta_networks.insert(net, clip, sta_networks.STA, at)
+            c, steps, h, w = size
+            assert {m.map for m in added.values()} == {(c, None, h, w)}
+            assert metrics.parameters(net) - 47_521_216 == more
+            extra = metrics.flops(net, clip) // 2 - base
+            assert extra == len(added) * (
+                c * steps * (h * w + 3) + 3 * steps)
+            assert 0.0004 < extra / 1e9 < 0.0005
+            assert extra / base < 1.3e-5  # Table III: about 0.001 %
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
+def test_torchvision_s_own_networks_take_modules_too(name):
+    """As torchvision makes them: (B, 3, T, H, W) to logits."""
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        net = get_model(name, weights=None)
+        bare = net.state_dict()
+        clip = torch.rand(1, 3, 8, 64, 64)
+        added = sta_networks.insert(net, clip, sta_networks.STA)
+        done = net.load_state_dict(bare, strict=False)
+        assert not done.unexpected_keys
+        assert {n.rsplit(".attention.")[0] for n in done.missing_keys} == {
+            *added}
+        assert net(clip).shape == (1, 400)
+
+
+@pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
+def test_small_puppet_network(order):
+    """resnet3d_small, with a module at four steps of 8 x 8 places."""
+    torch.manual_seed(0)
+    net = cnn3d.clip_cnn("resnet3d_small")
+    at = ["stages.conv4a", "stages.identity4b"]
+    added = sta_networks.insert(net, clips(1), sta_networks.STA, at, order=order)
+    assert [m.map for m in added.values()] == [(32, None, 8, 8)] * 2
+    late = sta_networks.insert(net, clips(1), sta_networks.STA, order=order)
+    assert [n.rpartition(".")[0] if order == "pre_sum" else n
+            for n in late] == [
+        name + (".conv2" if order == "pre_sum" else "")
+        for name in ("stages.conv5a", "stages.identity5b")]
+    model = sta_networks.STAClassifier(net, net.channels, 4)
+    output = model(clips())
+    assert output.when.shape == (2, 2) and output.what.shape == (2, 64)
+    sta_networks.loss(output, torch.tensor([0, 1]))["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+
+
+# What insertion does.
+
+
+def by_hand(net, x, added, order):
+    """The tiny network's forward pass, written out."""
+    x = ((x - net.mean) / net.std).transpose(1, 2)
+    x = net.maxpool(net.bn1(net.conv1(x)).relu())
+    for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+        for block in layer:
+            y = nn.functional.batch_norm(
+                block.conv3(block.bn2(block.conv2(block.bn1(
+                    block.conv1(x)).relu())).relu()),
+                block.bn3.running_mean, block.bn3.running_var,
+                block.bn3.weight, block.bn3.bias)
+            gate = getattr(block.bn3, "attention", None)
+            y = gate(y) if gate is not None else y
+            x = (y + block.downsample(x)).relu()
+            gate = getattr(block, "attention", None)
+            x = gate(x) if gate is not None else x
+    return x.transpose(1, 2)
+
+
+@pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
+def test_output_equals_the_blocks_by_hand(order):
+    net, x = tiny(), clips()
+    bare = net(x)
+    added = sta_networks.insert(net, x[:1], sta_networks.STA, order=order)
+    assert [*added] == [f"layer4.{i}" + (".bn3" if order == "pre_sum" else "")
+                        for i in (0, 1)]
+    # near identity: four of five in a hundred of a branch are missing
+    assert 0 < (net(x) - bare).norm() / bare.norm() < 0.12
+    open_wide(added)
+    assert (net(x) - bare).norm() / bare.norm() > 0.2
+    torch.testing.assert_close(net(x), by_hand(net, x, added, order))
+
+
+def test_a_sequential_runs_what_was_added_once():
+    net, x = tiny(), clips()
+    added = sta_networks.insert(net, x[:1], sta_networks.STA, ["layer3"],
+                             order="post_sum")
+    open_wide(added)
+    added["layer3"].record = seen = []
+    net(x)
+    assert len(seen) == 1
+
+
+def test_a_bare_checkpoint_misses_the_modules_alone():
+    bare, net = tiny(0), tiny(1)
+    added = sta_networks.insert(net, clips(1), sta_networks.STA)
+    done = net.load_state_dict(bare.state_dict(), strict=False)
+    assert not done.unexpected_keys
+    assert sorted(done.missing_keys) == sorted(
+        f"{host}.attention.{name}" for host, module in added.items()
+        for name in module.state_dict())
+    with torch.no_grad():
+        for module in added.values():  # open wide: all gates one
+            module.conv2.bias.fill_(30)
+    x = clips()
+    torch.testing.assert_close(net(x), bare(x))
+
+
+def test_a_copy_has_modules_of_its_own():
+    net, x = tiny(), clips()
+    added = sta_networks.insert(net, x[:1], sta_networks.STA)
+    open_wide(added)
+    twin, before = copy.deepcopy(net), net(x)
+    with torch.no_grad():
+        for module in added.values():
+            module.conv2.bias.add_(1)
+    torch.testing.assert_close(twin(x), before)
+    assert (net(x) - before).norm() / before.norm() > 0.01
+    # the twin's class is that of all modules with one behind them
+    assert type(twin.layer4[0].bn3) is type(net.layer4[0].bn3)
+    assert type(net.layer1[0].bn3) is nn.BatchNorm3d
+
+
+def test_insertion_computes_nothing_and_changes_nothing():
+    net, x = tiny().train(), clips()
+    before = copy.deepcopy(net.state_dict())
+    seed = torch.get_rng_state()
+    sta_networks.insert(net, x[:1], partial(sta_networks.STA, step=2))
+    assert torch.equal(torch.get_rng_state(), seed)
+    assert net.training and net.layer4[0].bn3.attention.deconv.stride == (2,)
+    for name, value in before.items():
+        assert torch.equal(net.state_dict()[name], value)
+    assert isinstance(net.layer4[0].bn3, nn.BatchNorm3d)
+
+
+def test_each_module_draws_its_own_weights():
+    added = sta_networks.insert(tiny(), clips(1), sta_networks.SqueezeExcitation)
+    first, second = added.values()
+    assert not torch.equal(first.squeeze.weight, second.squeeze.weight)
+
+
+def test_modules_follow_the_network_s_precision():
+    net = tiny().double()
+    added = sta_networks.insert(net, clips(1).double(), sta_networks.STA)
+    assert added["layer4.0.bn3"].conv1.weight.dtype == torch.float64
+
+
+# Deployment.
+
+
+@pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
+def test_export_and_compile_give_the_same_outputs(order):
+    net, x = tiny(), clips()
+    open_wide(sta_networks.insert(net, x[:1], sta_networks.STA, order=order))
+    with torch.no_grad():
+        expected = net(x)
+        exported = torch.export.export(net, (x,)).module()
+        torch.testing.assert_close(exported(x), expected)
+        compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), expected)
+
+
+def test_compiled_code_of_one_network_does_not_serve_another():
+    """Bare, with modules, and back: the three share their forward's code."""
+    bare, x = tiny(), clips()
+    net = copy.deepcopy(bare)
+    open_wide(sta_networks.insert(net, x[:1], sta_networks.STA))
+    model = sta_networks.STAClassifier(net, net.channels, 3).eval()
+    with torch.no_grad():
+        for each in (bare, net, bare):
+            run = torch.compile(each, backend="aot_eager")
+            torch.testing.assert_close(run(x), each(x))
+        assert (net(x) - bare(x)).norm() / bare(x).norm() > 0.2
+        # the classifier reads the gates of what is compiled, or of its parts
+        expected, run = model(x), torch.compile(model, backend="aot_eager")
+        for _ in range(2):
+            for ours, theirs in zip(run(x), expected, strict=True):
+                torch.testing.assert_close(ours, theirs)
+        net.compile(backend="aot_eager")
+        for ours, theirs in zip(model(x), expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_inductor_gives_the_same_output(monkeypatch, tmp_path):
+    """Of one convolution and a module: a network would take a minute.
+
+    In an empty cache: torch's own does not see which vector instructions are
+    in use, and code made for others reads memory that is not its own.
+    """
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(3, 4, 3), sta_networks.STA(4, (6, 8, 8)))
+    open_wide({"1": net[1]})
+    x = clips(frames=8, side=10).transpose(1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(net)(x), net(x))
+
+
+def test_compiled_training_gives_the_same_gradients():
+    net, x = tiny(), clips()
+    open_wide(sta_networks.insert(net, x[:1], sta_networks.STA))
+    twin = copy.deepcopy(net)
+    net(x).square().mean().backward()
+    torch.compile(twin, backend="aot_eager")(x).square().mean().backward()
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(
+            twin.get_parameter(name).grad, parameter.grad,
+            rtol=1e-4, atol=1e-6)
+
+
+# Training around them.
+
+
+def test_fine_tuning_trains_late_parts_and_every_module():
+    torch.manual_seed(0)
+    net, x = tiny().double(), clips().double()  # to see the smallest step
+    sta_networks.insert(net, x[:1], sta_networks.STA, "early")
+    sta_networks.insert(net, x[:1], sta_networks.STA, "late")
+    model = sta_networks.STAClassifier(net, net.channels, 3).double()
+    assert training.fine_tune(
+        model, "backbone.layer4", "classify") is model
+    before = copy.deepcopy(model.state_dict())
+    optimiser = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], 0.01)
+    for _ in range(2):  # the second time Conv1 and Deconv move too
+        optimiser.zero_grad()
+        model.train()
+        sta_networks.loss(model(x), torch.tensor([0, 1]))["loss"].backward()
+        optimiser.step()
+    for name, value in model.state_dict().items():
+        norm = ".bn" in name or "downsample.1" in name
+        trains = ".attention." in name or not norm and name.startswith(
+            ("backbone.layer4", "classify"))
+        assert torch.equal(value, before[name]) != trains, name
+    assert model.training and net.layer4.training
+    assert not any(m.training for m in model.modules()
+                   if isinstance(m, nn.BatchNorm3d))
+
+
+def test_dead_modules_are_counted():
+    net, x = tiny(), clips(4)
+    added = sta_networks.insert(net, x[:1], sta_networks.STA, order="post_sum")
+    assert sta_networks.dead_share(net, x) == {
+        "layer4.0": 0.0, "layer4.1": 0.0}
+    first = added["layer4.0"]
+    with torch.no_grad():
+        first.deconv.bias.fill_(-100)
+    assert sta_networks.dead_share(net, x)["layer4.0"] == 1.0
+    means = []  # of each clip at its best step
+    hook = first.deconv.register_forward_hook(
+        lambda *call: means.append(call[-1].flatten(1).amax(1)))
+    net(x)
+    hook.remove()
+    with torch.no_grad():  # so that half of the clips are below zero
+        first.deconv.bias.add_(-means[0].median())
+    assert sta_networks.dead_share(net, x)["layer4.0"] in (0.25, 0.5, 0.75)
+    assert not first.relu._forward_hooks
+
+
+def test_wrong_input_is_explained():
+    net, clip = tiny(), clips(1)
+    with pytest.raises(ValueError, match="order='sum'.*'post_sum'"):
+        sta_networks.insert(net, clip, sta_networks.STA, order="sum")
+    with pytest.raises(ValueError, match="at='middle'.*early.*late"):
+        sta_networks.insert(net, clip, sta_networks.STA, "middle")
+    with pytest.raises(ValueError, match="layer9.*named_modules"):
+        sta_networks.insert(net, clip, sta_networks.STA, ["layer9"])
+    with pytest.raises(ValueError, match="late.*named_modules"):
+        sta_networks.insert(nn.Conv3d(3, 3, 1), clip, sta_networks.STA)
+    sta_networks.insert(net, clip, sta_networks.STA)
+    with pytest.raises(ValueError, match="layer4.0.bn3.*none yet"):
+        sta_networks.insert(net, clip, sta_networks.STA)
+    with torch.device("meta"):
+        p3d = pretrained3d("p3d199")
+    with pytest.raises(ValueError, match=r"layer4.0.bn4.*\(1, 2048, 5, 5\)"):
+        sta_networks.insert(p3d, torch.rand(1, 16, 3, 160, 160), sta_networks.STA,
+                         ["layer4.0"])
+    with pytest.raises(ValueError, match="layer9.*named_modules"):
+        training.fine_tune(net, "layer9")

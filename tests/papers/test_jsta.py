@@ -1,0 +1,559 @@
+"""JSTA against its equations, slow loops, and what gates and pads do."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lib.data.sampling import clips_of
+from lib.networks.cnn3d import clip_cnn, freeze
+from lib.papers import jsta
+
+B, T, D, K = 3, 5, 6, 4  # videos, clips, features, classes
+OVER = {"spatial": (3, 4), "channel": (1,), "spatiotemporal": (2, 3, 4)}
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def block(over="spatial", channels=4, **options):
+    torch.manual_seed(1)
+    return jsta.SpatialAttention(channels, over, **options)
+
+
+def feature_map(seed=0, channels=4):
+    return random(2, channels, 4, 6, 5, seed=seed)
+
+
+def attention(**options):
+    torch.manual_seed(1)
+    net = jsta.TemporalAttention(D, 7, **options)
+    with torch.no_grad():  # large enough that the clips get unlike weights
+        net.score.weight.mul_(8)
+    return net
+
+
+def classifier(attend=True, **options):
+    net = attention() if attend is True else attend or None
+    torch.manual_seed(2)
+    settings = {"hidden": 8, "clips": T} | options
+    return jsta.TemporalClassifier(D, K, attention=net, **settings).eval()
+
+
+VALID = torch.arange(T) < torch.tensor([T, 2, 1])[:, None]
+
+
+# The block, Eq. (12)-(17).
+
+
+def slow_softmax(scores, axes, literal):
+    exp = scores.exp()
+    share = exp / exp.sum(axes, keepdim=True)
+    return share if literal else share * math.prod(
+        scores.shape[axis] for axis in axes)
+
+
+@pytest.mark.equation("jsta", 12, 13, 14, 15, 16, 17)
+@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("over", OVER)
+def test_block_equals_the_equations(over, literal):
+    """One step and one kernel position at a time, with both ReLUs."""
+    net, x = block(over, literal=literal).double(), feature_map().double()
+    padded = F.pad(x, (1, 1, 1, 1, 1, 1))
+    zero = torch.zeros_like(x)
+    s = zero + net.in_space.bias.view(-1, 1, 1, 1)
+    t = zero + net.in_time.bias.view(-1, 1, 1, 1)
+    for i in range(3):
+        in_time = padded[:, :, i:i + 4, 1:-1, 1:-1]
+        t = t + torch.einsum(
+            "oi,nithw->nothw", net.in_time.weight[:, :, i, 0, 0], in_time)
+        for j in range(3):
+            near = padded[:, :, 1:-1, i:i + 6, j:j + 5]
+            s = s + torch.einsum(
+                "oi,nithw->nothw", net.in_space.weight[:, :, 0, i, j], near)
+    g = slow_softmax(s + t, OVER[over], literal)  # Eq. (13)
+    o = F.relu(g * x)  # Eq. (14)
+    first, second = net.overall
+    a = F.conv3d(F.conv3d(x, first.weight, first.bias), second.weight,
+                 second.bias, padding=1)
+    a = slow_softmax(a, OVER[over], literal)  # Eq. (15)
+    o = F.relu(o * a)  # Eq. (16)
+    # float64 and a few hundred additions: rounding stays below 1e-12
+    torch.testing.assert_close(net(x), o + x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.equation("jsta", 12)
+def test_kernels_are_oriented():
+    """The temporal branch knows no neighbours in space, nor vice versa."""
+    net, x = block(), feature_map()
+    places = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    shuffled = x.flatten(3)[..., places].view_as(x)
+    torch.testing.assert_close(
+        net.in_time(shuffled),
+        net.in_time(x).flatten(3)[..., places].view_as(x))
+    assert (net.in_space(shuffled) - net.in_space(x).flatten(3)[
+        ..., places].view_as(x)).abs().max() > 0.1
+    steps = [2, 0, 3, 1]
+    torch.testing.assert_close(
+        net.in_space(x[:, :, steps]), net.in_space(x)[:, :, steps])
+    assert (net.in_time(x[:, :, steps])
+            - net.in_time(x)[:, :, steps]).abs().max() > 0.1
+
+
+@pytest.mark.equation("jsta", 13, 15)
+@pytest.mark.parametrize("over", OVER)
+def test_gates_sum_to_one_over_what_was_chosen(over):
+    axes = OVER[over]
+    scores = feature_map()
+    share = block(over, literal=True).softmax(scores)
+    torch.testing.assert_close(
+        share.sum(axes), torch.ones_like(share.sum(axes)))
+    gate = block(over).softmax(scores)
+    torch.testing.assert_close(
+        gate.mean(axes), torch.ones_like(gate.mean(axes)))
+    assert share.std() > 0.01
+
+
+def test_gates_start_even():
+    """As the released weights, N(0, 0.01): at first nearly 1 everywhere."""
+    net, x = block(channels=16), feature_map(channels=16).relu()
+    net(x)
+    assert net.seen.shape == (2, 4, 6, 5)
+    assert (net.seen - 1).abs().max() < 0.2
+    assert 0 < (net.seen - 1).abs().max()
+
+
+@pytest.mark.equation("jsta", 14, 16, 17)
+@pytest.mark.parametrize("over", OVER)
+def test_even_gates_add_the_positive_part_of_the_map(over):
+    net, x = block(over), feature_map()
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    torch.testing.assert_close(net(x), F.relu(F.relu(x) * 1) + x)
+
+
+@pytest.mark.equation("jsta", 13, 15, 17)
+@pytest.mark.parametrize(("over", "below"), [
+    ("channel", 1e-3), ("spatial", 1e-4), ("spatiotemporal", 1e-5)])
+def test_printed_gates_leave_nothing_and_rescaled_ones_do(over, below):
+    """At the paper's 128 x 4 x 28 x 28: ||F - X|| / ||X||."""
+    x = random(1, 128, 4, 28, 28).relu()
+    with torch.no_grad():
+        printed, ours = (
+            (net(x) - x).norm() / x.norm()
+            for net in (block(over, 128, literal=True), block(over, 128)))
+    assert printed < below and 0.5 < ours < 5
+
+
+# The whole first step.
+
+
+class Tiny(nn.Module):
+    """A backbone of one stage that the block can replace."""
+
+    def __init__(self, over="spatial"):
+        super().__init__()
+        self.first = nn.Conv3d(3, D, 3, (2, 2, 2), 1)
+        self.norm = nn.BatchNorm3d(D)
+        self.block = block(over, D) if over else nn.Identity()
+
+    def forward(self, clips):
+        x = self.first(clips.transpose(1, 2))
+        return self.block(self.norm(x).relu()).transpose(1, 2)
+
+
+def clip_net(over="spatial"):
+    torch.manual_seed(3)
+    return jsta.ClipClassifier(Tiny(over), D, K).eval()
+
+
+def clips(t=T, seed=0):
+    return random(B, t, 8, 3, 10, 10, seed=seed)
+
+
+def test_answers_of_the_first_step():
+    output = clip_net()(clips())
+    assert output.logits.shape == (B, K)
+    assert output.where.shape == (B, 4 * T, 5, 5)
+    assert output.when is None and output.weights is None
+    assert output.spans.tolist() == [[i, i + 2] for i in range(0, 8 * T, 2)]
+    bare = clip_net(None)(clips())
+    assert bare.where is None
+    assert bare.spans.tolist() == [[i, i + 8] for i in range(0, 8 * T, 8)]
+
+
+def test_first_step_equals_a_loop_over_clips():
+    net, x = clip_net().double(), clips().double()
+    output = net(x, VALID)
+    for row in range(B):
+        logits = []
+        for i in range(T):
+            if not VALID[row, i]:
+                assert output.features[row, i].eq(0).all()
+                assert output.where[row, 4 * i:4 * i + 4].eq(0).all()
+                continue
+            vector = net.backbone(x[row, i:i + 1]).mean((1, 3, 4))
+            torch.testing.assert_close(output.features[row, i], vector[0])
+            logits.append(net.classify(vector)[0])
+            mid = net.backbone
+            seen = mid.norm(mid.first(x[row, i:i + 1].transpose(1, 2))).relu()
+            at = mid.block
+            gates = (at.softmax(at.in_space(seen) + at.in_time(seen))
+                     * at.softmax(at.overall(seen)))
+            torch.testing.assert_close(
+                output.where[row, 4 * i:4 * i + 4], gates[0].mean(0))
+        torch.testing.assert_close(
+            output.logits[row], sum(logits) / len(logits))
+
+
+def test_padded_clips_leave_no_trace_in_batch_norm():
+    """In training mode too, where a batch's statistics could mix them in."""
+    net, twin = clip_net().train(), clip_net().train()
+    x = clips()
+    odd = x.masked_fill(~VALID[..., None, None, None, None], 1e6)
+    torch.testing.assert_close(net(x, VALID).logits, twin(odd, VALID).logits)
+    torch.testing.assert_close(net.state_dict(), twin.state_dict())
+
+
+def test_the_gates_are_those_of_this_very_call():
+    """Also after a failed call, in a copy, and where the net is compiled."""
+    net = clip_net().eval()
+    one, other = clips(), clips().flip(0)
+    first = net(one).where
+    with pytest.raises(RuntimeError):
+        net(torch.rand(1, 1, 8, 2, 10, 10))
+    assert not torch.allclose(net(other).where, first)
+    torch.testing.assert_close(copy.deepcopy(net)(one).where, first)
+    compiled = torch.compile(net, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(one).where, first)
+
+
+# The second step, Eq. (18)-(22).
+
+
+def slow_lstm(lstm, xs, suffix, h, c):
+    """States of one video over its clips, gate by gate."""
+    w, u, b, d = (getattr(lstm, f"{name}_l0{suffix}") for name in (
+        "weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    states = []
+    for x in xs:
+        i, f, g, o = (w @ x + b + u @ h + d).chunk(4)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        states.append(h)
+    return states
+
+
+def slow_weights(net, xs):
+    hidden = net.lstm.hidden_size
+    first = [torch.zeros(2 * hidden, dtype=xs.dtype)] * 2
+    if net.first is not None:  # Eq. (22)
+        first = [mlp(sum(xs) / len(xs)) for mlp in net.first]
+    h, c = (state.chunk(2) for state in first)
+    ahead = slow_lstm(net.lstm, xs, "", h[0], c[0])
+    back = slow_lstm(net.lstm, xs.flip(0), "_reverse", h[1], c[1])[::-1]
+    scores = []
+    for one, other in zip(ahead, back, strict=True):
+        joined = {
+            "concat": torch.cat((one, other)), "mul": one * other,
+            "sum": one + other, "avg": (one + other) / 2,
+        }[net.merge]  # Eq. (18)
+        beta = (net.score.weight[0] @ joined + net.score.bias[0]).sigmoid()
+        scores.append(beta if net.scale is None else beta * net.scale)
+    exp = torch.stack(scores).exp()
+    return exp / exp.sum()  # Eq. (19), (20)
+
+
+@pytest.mark.equation("jsta", 18, 19, 20, 22)
+@pytest.mark.parametrize(("merge", "init", "scale"), [
+    ("concat", "mean_mlp", True), ("mul", "mean_mlp", True),
+    ("sum", "zero", True), ("avg", "mean_mlp", False),
+    ("concat", "zero", False)])
+def test_weights_equal_a_loop_over_clips(merge, init, scale):
+    net = attention(merge=merge, init=init, scale=scale).double()
+    x = random(B, T, D).double().masked_fill(~VALID[..., None], 0)
+    weights = net(x, VALID)
+    for row in range(B):
+        slow = slow_weights(net, x[row][VALID[row]])
+        torch.testing.assert_close(
+            weights[row][VALID[row]], slow, rtol=0, atol=1e-12)
+    assert weights[~VALID].eq(0).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(B).double())
+
+
+@pytest.mark.equation("jsta", 20)
+def test_without_a_scale_no_weight_is_e_times_another():
+    x, all_real = 100 * random(B, T, D), VALID | True
+    plain, scaled = (attention(scale=scale) for scale in (False, True))
+    with torch.no_grad():  # as sure as a sigmoid can be
+        for net in (plain, scaled):
+            net.score.weight.mul_(100)
+    ratio = [(w.amax(1) / w.amin(1)).max() for w in (
+        plain(x, all_real), scaled(x, all_real))]
+    assert 2 < ratio[0] <= math.e + 1e-4
+    assert ratio[1] > math.e ** 2
+
+
+@pytest.mark.equation("jsta", 20)
+def test_at_first_the_scaled_softmax_follows_w_h_b_with_slope_one():
+    net, x = jsta.TemporalAttention(D, 7), random(B, T, D)
+    with torch.no_grad():
+        net.score.weight.mul_(0.01)
+        net.score.bias.zero_()
+    seen = []
+    net.score.register_forward_hook(lambda *call: seen.append(call[-1]))
+    weights = net(x, VALID | True)
+    plain = seen[0].squeeze(-1).softmax(-1)
+    torch.testing.assert_close(weights, plain, rtol=0, atol=1e-6)
+    assert (weights - 1 / T).abs().max() > 1e-4
+
+
+HEADS = [("fc", "avg"), ("fc", "max"), ("fc", "concat"), ("moe", "avg"),
+         ("moe", "max"), ("moe", "concat"), ("lstm", "avg")]
+
+
+@pytest.mark.parametrize("attend", [True, False])
+@pytest.mark.parametrize(("head", "pool"), HEADS)
+def test_every_cell_of_table_2_equals_a_loop(head, pool, attend):
+    net = classifier(attend, head=head, pool=pool).double()
+    x = random(B, T, D).double()
+    output = net(x, VALID)
+    assert output.spans.tolist() == [[8 * i, 8 * i + 8] for i in range(T)]
+    for row in range(B):
+        real = x[row][VALID[row]]
+        weights = torch.ones(len(real)).double()
+        if attend:
+            weights = len(real) * slow_weights(net.attention, real)
+            torch.testing.assert_close(
+                len(real) * output.when[row][VALID[row]], weights)
+        else:
+            assert output.when is None
+        x_t = [w * one for w, one in zip(weights, real, strict=True)]
+        if head == "lstm":
+            y = net.lstm(torch.stack(x_t))[1][0][-1]
+        elif pool == "concat":
+            y = torch.cat(x_t + [torch.zeros(D)] * (T - len(x_t)))
+        elif pool == "max":
+            y = torch.stack(x_t).max(0).values
+        else:
+            y = sum(x_t) / len(x_t)
+        if head == "moe":
+            gate = net.classify.trust(y).softmax(-1)
+            each = net.classify.experts(y).chunk(2)
+            mixed = sum(p * e.softmax(-1)
+                        for p, e in zip(gate, each, strict=True))
+            logits = mixed.log()
+        else:
+            logits = net.classify(y)
+        torch.testing.assert_close(output.logits[row], logits)
+
+
+@pytest.mark.parametrize(("head", "pool"), HEADS)
+def test_padding_changes_nothing_not_even_a_gradient(head, pool):
+    net = classifier(head=head, pool=pool)
+    x = random(B, T, D).requires_grad_()
+    output = net(x, VALID)
+    jsta.loss(output, torch.tensor([0, 1, 2]))["loss"].backward()
+    assert x.grad[~VALID].eq(0).all() and x.grad[VALID].ne(0).any()
+    assert output.when[~VALID].eq(0).all()
+    odd = x.detach().masked_fill(~VALID[..., None], torch.nan)
+    assert torch.equal(net(odd, VALID).logits, output.logits)
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "concat"])
+def test_even_weights_are_no_attention(pool):
+    whole, without = classifier(pool=pool), classifier(False, pool=pool)
+    nn.init.zeros_(whole.attention.score.weight)
+    without.load_state_dict(whole.state_dict(), strict=False)
+    x = random(B, T, D)
+    torch.testing.assert_close(whole(x, VALID).logits,
+                               without(x, VALID).logits)
+
+
+def test_as_printed_the_weights_shrink_the_features():
+    ours, printed = classifier(), classifier(literal=True)
+    x = random(B, T, D)
+    inputs = []
+    for net in (ours, printed):
+        net.classify.register_forward_hook(
+            lambda *call: inputs.append(call[1][0]))
+        net(x, VALID)
+    torch.testing.assert_close(
+        inputs[0], inputs[1] * VALID.sum(1, keepdim=True))
+
+
+# Both steps.
+
+
+def test_both_steps_together():
+    """Where of the first, when of the second, one row of T' for both."""
+    net = jsta.JSTA(clip_net(), classifier()).eval()
+    x = clips()
+    output = net(x, VALID)
+    first = net.spatial(x, VALID)
+    second = net.temporal(first.features, VALID)
+    assert torch.equal(output.logits, second.logits)
+    assert torch.equal(output.where, first.where)
+    assert output.when.shape == output.where.shape[:2] == (B, 4 * T)
+    assert output.spans.shape == (4 * T, 2)
+    torch.testing.assert_close(
+        output.when.unflatten(1, (T, 4)).sum(2), output.weights)
+    torch.testing.assert_close(output.when.sum(1), torch.ones(B))
+    bare = jsta.JSTA(clip_net(None), classifier(False))(x)
+    assert bare.where is None and bare.when is None
+
+
+def test_padded_videos_answer_as_if_they_came_alone():
+    net = jsta.JSTA(clip_net(), classifier()).eval()
+    video, lengths = random(B, 26, 3, 10, 10), torch.tensor([26, 17, 5])
+    together = net(*clips_of(video, lengths=lengths))
+    for row, length in enumerate(lengths):
+        alone = net(*clips_of(video[row:row + 1, :length]))
+        steps = alone.when.shape[1]
+        torch.testing.assert_close(together.logits[row], alone.logits[0])
+        torch.testing.assert_close(together.when[row, :steps], alone.when[0])
+        torch.testing.assert_close(
+            together.where[row, :steps], alone.where[0])
+
+
+def test_frozen_first_step_trains_the_second_alone():
+    """Algorithm 1; what is frozen keeps its batch statistics too."""
+    net = jsta.JSTA(clip_net(), classifier())
+    freeze(net.spatial)
+    before = copy.deepcopy(net.state_dict())
+    optimiser = torch.optim.SGD(net.parameters(), 0.1)
+    jsta.loss(net.train()(clips()), torch.tensor([0, 1, 2]))[
+        "loss"].backward()
+    optimiser.step()
+    for key, value in net.state_dict().items():
+        same = torch.equal(value, before[key])
+        assert same == key.startswith("spatial"), key
+
+
+@pytest.mark.parametrize("head", ["fc", "moe", "lstm"])
+def test_gradients_reach_every_parameter(head):
+    net = jsta.JSTA(clip_net(), classifier(head=head)).train()
+    output = net(clips(), VALID)
+    jsta.loss(output, torch.tensor([0, 1, 2]))["loss"].backward()
+    for name, parameter in net.named_parameters():
+        if name.startswith("spatial.classify"):  # the first step's own
+            continue
+        assert parameter.grad.abs().sum() > 0, name
+    first = clip_net().train()
+    jsta.loss(first(clips(), VALID), torch.tensor([0, 1, 2]))[
+        "loss"].backward()
+    assert first.classify.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("net", [
+    lambda: classifier(hidden=16), lambda: classifier(head="lstm"),
+    lambda: classifier(head="moe", pool="max")])
+def test_eval_is_deterministic_and_one_batch_can_be_overfitted(net):
+    net, x, label = net(), random(B, T, D), torch.tensor([0, 1, 2])
+    assert torch.equal(net(x, VALID).logits, net(x, VALID).logits)
+    optimiser = torch.optim.RMSprop(net.train().parameters(), 1e-2)
+    for _ in range(80):
+        optimiser.zero_grad()
+        terms = jsta.loss(net(x, VALID), label)
+        terms["loss"].backward()
+        optimiser.step()
+    assert terms["loss"] < 0.05
+
+
+@pytest.mark.parametrize("position", ["replace", "after", None])
+def test_small_backbone_learns_a_batch_with_the_block_in_it(position):
+    torch.manual_seed(0)
+    cnn = clip_cnn("resnet3d_small")
+    stages, name = cnn.stages, "identity3b"
+    if position:
+        gated = jsta.SpatialAttention(cnn.widths[name])
+        stages[name] = gated if position == "replace" else nn.Sequential(
+            stages[name], gated)
+    net = jsta.ClipClassifier(cnn, cnn.channels, 4).train()
+    x, label = torch.rand(4, 1, 8, 3, 32, 32), torch.arange(4)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(15):
+        optimiser.zero_grad()
+        output = net(x)
+        terms = jsta.loss(output, label)
+        terms["loss"].backward()
+        optimiser.step()
+    assert terms["loss"] < 0.1
+    if position:
+        assert output.where.shape == (4, 4, 8, 8)
+
+
+def test_the_paper_s_sizes():
+    """28 x 28 x 128 at the block with T = 4, 512 numbers a clip."""
+    cnn = clip_cnn("resnet3d")
+    cnn.stages["identity3b"] = jsta.SpatialAttention(128)
+    first = jsta.ClipClassifier(cnn, 512, 101)
+    second = jsta.TemporalClassifier(
+        512, 101, attention=jsta.TemporalAttention(512))
+    with torch.no_grad():
+        output = jsta.JSTA(first, second).eval()(
+            torch.rand(1, 1, 8, 3, 112, 112))
+    assert output.where.shape == (1, 4, 28, 28)
+    assert output.features.shape == (1, 1, 512)
+    assert output.logits.shape == (1, 101)
+    assert output.weights.item() == 1
+
+
+@pytest.mark.equation("jsta", 21)
+def test_the_second_term_of_the_loss_is_weight_decay():
+    """A step of SGD with decay 2 lambda is one down the printed loss."""
+    decayed, printed = classifier(), classifier()
+    x, label, lam = random(B, T, D), torch.tensor([0, 1, 2]), 0.03
+    a = torch.optim.SGD(decayed.parameters(), 0.1, weight_decay=2 * lam)
+    b = torch.optim.SGD(printed.parameters(), 0.1)
+    jsta.loss(decayed(x), label)["loss"].backward()
+    probability = printed(x).logits.softmax(-1)[torch.arange(B), label]
+    squares = sum(p.square().sum() for p in printed.parameters())
+    (-probability.log().mean() + lam * squares).backward()
+    a.step(), b.step()
+    torch.testing.assert_close(decayed.state_dict(), printed.state_dict())
+
+
+def test_bf16_answers_are_finite():
+    net = jsta.JSTA(clip_net(), classifier())
+    with torch.autocast("cpu", torch.bfloat16):
+        output = net(clips(), VALID)
+        terms = jsta.loss(output, torch.tensor([0, 1, 2]))
+    terms["loss"].backward()
+    # bfloat16 keeps 8 bits: each weight is off by less than 2**-8 of itself
+    torch.testing.assert_close(
+        output.weights.float().sum(1), torch.ones(B), rtol=0, atol=2**-8)
+    for value in (output.logits, output.where,
+                  *(p.grad for p in net.temporal.parameters())):
+        assert value.isfinite().all()
+
+
+def test_settings_that_change_answers_show_in_the_name():
+    """Caches of features tell networks apart by it."""
+    assert "over='channel', literal=True" in repr(
+        block("channel", literal=True))
+
+
+def test_wrong_input_and_options_are_explained():
+    with pytest.raises(ValueError, match="over='time'.*spatiotemporal"):
+        block("time")
+    with pytest.raises(ValueError, match="merge='max'.*concat"):
+        attention(merge="max")
+    with pytest.raises(ValueError, match="init='one'.*mean_mlp"):
+        attention(init="one")
+    with pytest.raises(ValueError, match="head='svm'.*'moe'"):
+        classifier(head="svm")
+    with pytest.raises(ValueError, match="pool='sum'.*'concat'"):
+        classifier(pool="sum")
+    with pytest.raises(ValueError, match="5 clips, but clips=4"):
+        classifier(pool="concat", clips=4)(random(B, T, D))
+    with pytest.raises(ValueError, match=r"clips \(B, t, L, 3, H, W\)"):
+        clip_net()(clips()[0])
+    for valid in (VALID.flip(1), VALID[:, 1:], VALID & False):
+        with pytest.raises(ValueError, match=r"features \(B, t, D\).*first"):
+            classifier()(random(B, T, D), valid)

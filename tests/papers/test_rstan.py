@@ -1,0 +1,350 @@
+"""RSTAN against its equations, a slow loop, and what windows and pads do."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lib.papers import rstan
+
+B, T, C, D, H, K, S = 3, 5, 6, 4, 7, 3, 4  # S x S positions, K classes
+
+
+def features(streams=2, seed=0, frames=T):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(B, frames, C, S, S), (B, frames, D)] * streams
+    return [torch.randn(*shape, generator=generator).relu()
+            for shape in shapes]
+
+
+def model(streams=2, classes=K, **options):
+    torch.manual_seed(1)
+    options = {"hidden": H, "units": 5} | options
+    net = rstan.RSTAN((C,) * streams, (D,) * streams, classes, **options)
+    with torch.no_grad():  # large enough that the state moves the attention
+        for name, weight in net.named_parameters():
+            if "spatial" in name or "temporal" in name:
+                weight.mul_(4)
+    return net.eval()
+
+
+def slow_forward(net, xs):
+    """Eq. (1)-(16) for one video, with everything anew at each step."""
+    n_streams = len(net.streams)
+    cubes = [x[0].flatten(2).mT for x in xs[::2]]  # CV (T, k, C), Eq. (1)
+    vectors = [x[0] for x in xs[1::2]]
+    steps = len(vectors[0])
+    h = [torch.zeros(H, dtype=xs[0].dtype) for _ in range(n_streams)]
+    c = [torch.zeros(H, dtype=xs[0].dtype) for _ in range(n_streams)]
+    logits, alphas, betas = [], [], []
+    for t in range(steps):
+        seen = range(steps if net.window is None
+                     else min(net.window, steps - t))
+        seen = [n + (0 if net.window is None else t) for n in seen]
+        maps = []
+        for s, stream in enumerate(net.streams):
+            at, rows = stream.spatial, []
+            for n in seen:
+                scores = torch.stack([
+                    at.score(torch.tanh(at.from_hidden(h[s])
+                                        + at.from_input(cubes[s][n, k])))[0]
+                    for k in range(S * S)])  # Eq. (2)
+                exp = torch.exp(scores) ** at.gamma
+                rows.append(exp / exp.sum())  # Eq. (3)
+            maps.append(torch.stack(rows))
+        alpha = fused(net, maps)  # Eq. (14)
+        local = [
+            torch.stack([sum(alpha[i, k] * cubes[s][n, k]
+                             for k in range(S * S))
+                         for i, n in enumerate(seen)])
+            for s in range(n_streams)]  # Eq. (4)
+        weights = []
+        for s, stream in enumerate(net.streams):
+            at = stream.temporal
+            scores = torch.stack([
+                at.score(torch.tanh(at.from_hidden(h[s])
+                                    + at.from_input(frame)))[0]
+                for frame in local[s]])  # Eq. (5)
+            exp = torch.exp(scores) ** at.gamma
+            weights.append(exp / exp.sum())  # Eq. (6)
+        beta = fused(net, weights)  # Eq. (15)
+        for s, stream in enumerate(net.streams):
+            phi = sum(b * frame for b, frame
+                      in zip(beta, local[s], strict=True))  # Eq. (7)
+            w, b = stream.cell.from_input.weight, stream.cell.from_input.bias
+            u = stream.cell.from_state.weight
+            gates = (w @ vectors[s][t] + u[:, :C] @ phi + u[:, C:] @ h[s] + b)
+            i, f, o, g = gates.split(H)  # Eq. (8)-(11)
+            c[s] = f.sigmoid() * c[s] + i.sigmoid() * g.tanh()  # Eq. (12)
+            h[s] = o.sigmoid() * c[s].tanh()  # Eq. (13)
+        logits.append(net.classify[0](torch.cat(h)))  # Eq. (16)
+        alphas.append(alpha)
+        betas.append(beta)
+    return torch.stack(logits), alphas, betas
+
+
+def fused(net, scores):
+    if len(scores) == 1:
+        return scores[0]
+    scores = torch.stack(scores)
+    both = scores.max(0).values if net.fusion == "max" else scores.mean(0)
+    return both / both.sum(-1, keepdim=True) if net.renormalise else both
+
+
+CASES = [
+    (1, {}), (2, {}), (2, {"gamma": (5.0, 10.0)}), (2, {"fusion": "mean"}),
+    (2, {"renormalise": True}), (2, {"window": 1}), (2, {"window": 2}),
+]
+
+
+@pytest.mark.equation(
+    "rstan", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+@pytest.mark.parametrize(("streams", "options"), CASES)
+def test_equals_the_slow_loop(streams, options):
+    net = model(streams, **options).double()
+    xs = [x[:1].double() for x in features(streams)]
+    output = net(*xs)
+    logits, alphas, betas = slow_forward(net, xs)
+    # float64 and a few hundred additions: rounding stays below 1e-12
+    close = {"rtol": 0, "atol": 1e-12}
+    torch.testing.assert_close(output.steps[0], logits, **close)
+    torch.testing.assert_close(output.logits[0], logits[-1], **close)
+    for t, (alpha, beta) in enumerate(zip(alphas, betas, strict=True)):
+        near = slice(0, T) if net.window is None else slice(t, t + net.window)
+        torch.testing.assert_close(
+            output.alpha[0, t, near].flatten(1), alpha, **close)
+        torch.testing.assert_close(output.beta[0, t, near], beta, **close)
+
+
+def test_answers_and_shapes():
+    output = model()(*features())
+    assert output.logits.shape == (B, K)
+    assert output.where.shape == (B, T, S, S)
+    assert output.when.shape == (B, T)
+    assert output.spans.tolist() == [[i, i + 1] for i in range(T)]
+    torch.testing.assert_close(output.where, output.alpha[:, -1])
+    torch.testing.assert_close(output.when, output.beta[:, -1])
+    torch.testing.assert_close(output.logits, output.steps[:, -1])
+
+
+@pytest.mark.equation("rstan", 8, 9, 10, 11, 12, 13)
+def test_baseline_is_torch_s_lstm():
+    net = model(1, attention=False)
+    cube, vector = features(1)
+    output, cell = net(cube, vector), net.streams[0].cell
+    assert output.where is None and output.beta is None
+    lstm = torch.nn.LSTM(D, H, batch_first=True)
+    # torch orders the gates i, f, g, o
+
+    def turned(x):
+        i, f, o, g = x.chunk(4)
+        return torch.cat((i, f, g, o))
+
+    with torch.no_grad():
+        lstm.weight_ih_l0.copy_(turned(cell.from_input.weight))
+        lstm.weight_hh_l0.copy_(turned(cell.from_state.weight))
+        lstm.bias_ih_l0.copy_(turned(cell.from_input.bias))
+        lstm.bias_hh_l0.zero_()
+    states, _ = lstm(vector)
+    torch.testing.assert_close(output.steps, net.classify[0](states))
+
+
+@pytest.mark.equation("rstan", 3, 6)
+def test_scores_sum_to_one_and_gamma_scales_their_logarithms():
+    one, five = model(1), model(1, gamma=(5.0, 5.0))
+    for net in (one, five):
+        output = net(*features(1))
+        torch.testing.assert_close(
+            output.alpha.sum((-2, -1)), torch.ones(B, T, T))
+        torch.testing.assert_close(output.beta.sum(-1), torch.ones(B, T))
+    at_first = [net(*features(1)).alpha[:, 0].flatten(2).log()
+                for net in (one, five)]  # h_0 is the same for both
+    centred = [x - x.mean(-1, keepdim=True) for x in at_first]
+    torch.testing.assert_close(5 * centred[0], centred[1], rtol=1e-3,
+                               atol=1e-4)
+
+
+@pytest.mark.equation("rstan", 14, 15)
+def test_what_max_fusion_does_to_the_sum():
+    """Between one and two; one for equal streams or after renormalising."""
+    output = model()(*features())
+    for fused, own, dims in (
+            (output.alpha, output.stream_alpha, (-2, -1)),
+            (output.beta, output.stream_beta, (-1,))):
+        mass = fused.sum(dims)
+        assert mass.min() > 1 and mass.max() <= 2 + 1e-5
+        assert mass.max() > 1.05
+        torch.testing.assert_close(fused, own.max(1).values)
+    for options in ({"renormalise": True}, {"fusion": "mean"}):
+        output = model(**options)(*features())
+        torch.testing.assert_close(
+            output.alpha.sum((-2, -1)), torch.ones(B, T, T))
+        torch.testing.assert_close(output.beta.sum(-1), torch.ones(B, T))
+
+
+@pytest.mark.equation("rstan", 14, 15)
+def test_identical_streams_fuse_to_a_single_one():
+    two, one = model(), model(1)
+    two.streams[1].load_state_dict(two.streams[0].state_dict())
+    one.streams[0].load_state_dict(two.streams[0].state_dict())
+    xs = features(1)
+    both, single = two(*xs, *xs), one(*xs)
+    torch.testing.assert_close(both.alpha, single.alpha)
+    torch.testing.assert_close(both.beta, single.beta)
+
+
+def test_windows():
+    output = model(window=1)(*features())
+    eye = torch.eye(T)
+    torch.testing.assert_close(output.beta, eye.expand(B, T, T))
+    assert (output.alpha.sum((-2, -1)) > 0).equal(eye.bool().expand(B, T, T))
+    torch.testing.assert_close(
+        output.where, output.alpha.diagonal(dim1=1, dim2=2).movedim(-1, 1))
+    near = model(window=2)(*features()).beta > 0
+    steps = torch.arange(T)
+    ahead = steps - steps[:, None]
+    assert near.equal(((ahead == 0) | (ahead == 1)).expand(B, T, T))
+
+
+@pytest.mark.parametrize("window", [None, 1, 2])
+def test_padded_frames_are_never_attended_to_nor_predicted_from(window):
+    """What stands in the padding changes nothing, not even a gradient."""
+    net, lengths = model(window=window), torch.tensor([T, 2, 3])
+    xs = [x.requires_grad_() for x in features()]
+    output = net(*xs, lengths=lengths)
+    pad = ~output.valid
+    assert pad.sum(1).tolist() == [0, 3, 2]
+    assert output.when[pad].eq(0).all() and output.where[pad].eq(0).all()
+    assert output.alpha.movedim(1, 2)[pad].eq(0).all()
+    assert output.beta.movedim(1, 2)[pad].eq(0).all()
+    rstan.loss(output, torch.tensor([0, 1, 2]))["loss"].backward()
+    for x in xs:
+        assert x.grad[pad].eq(0).all() and x.grad[~pad].ne(0).any()
+    for row, length in enumerate(lengths):  # as if it had come alone
+        alone = net(*(x[row:row + 1, :length] for x in xs))
+        torch.testing.assert_close(output.logits[row], alone.logits[0])
+        torch.testing.assert_close(
+            output.where[row, :length], alone.where[0])
+
+
+def test_gradients_reach_every_parameter():
+    net = model()
+    mask = torch.rand(B, T, 8, 8) > 0.5
+    terms = rstan.loss(net(*features()), torch.tensor([0, 1, 2]),
+                       target=rstan.silhouette(mask, (S, S)))
+    terms["loss"].backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_sharp_attention_in_bf16_stays_finite():
+    net = model(gamma=(10.0, 10.0))
+    with torch.no_grad():
+        for stream in net.streams:
+            stream.spatial.score.weight.mul_(30)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = net(*features())
+        terms = rstan.loss(output, torch.tensor([0, 1, 2]))
+    terms["loss"].backward()
+    assert output.stream_alpha.dtype == torch.float32
+    torch.testing.assert_close(
+        output.stream_alpha.sum((-2, -1)), torch.ones(B, 2, T, T))
+    for value in (output.steps, *(p.grad for p in net.parameters())):
+        assert value.isfinite().all()
+
+
+def test_heads_share_all_but_the_last_layer():
+    net = model(classes=(2, 5))
+    first, second = (net(*features(), head=head) for head in (0, 1))
+    assert first.logits.shape == (B, 2) and second.logits.shape == (B, 5)
+    assert torch.equal(first.alpha, second.alpha)
+    rstan.loss(second, torch.tensor([0, 1, 4]))["loss"].backward()
+    assert net.classify[0].weight.grad is None
+    assert net.streams[0].spatial.score.weight.grad.abs().sum() > 0
+
+
+def test_eval_is_deterministic_and_one_batch_can_be_overfitted():
+    net = model(hidden=16).train()
+    xs, label = features(), torch.tensor([0, 1, 2])
+    assert torch.equal(net(*xs).logits, net(*xs).logits)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(80):
+        optimiser.zero_grad()
+        terms = rstan.loss(net(*xs), label)
+        terms["loss"].backward()
+        optimiser.step()
+    assert terms["ce"] < 0.05
+
+
+@pytest.mark.equation("rstan", 17, 19)
+def test_the_loss_adds_up():
+    output, label = model()(*features()), torch.tensor([0, 1, 2])
+    by_hand = sum(F.cross_entropy(output.steps[:, t], label)
+                  for t in range(T))
+    terms = rstan.loss(output, label)
+    torch.testing.assert_close(terms["main"], by_hand)
+    assert set(terms) == {"loss", "main", "ce"}
+    torch.testing.assert_close(terms["loss"], terms["main"])
+    target = rstan.silhouette(torch.rand(B, T, 8, 8) > 0.5, (S, S))
+    terms = rstan.loss(output, label, target=target, weight=0.3, form="ce")
+    torch.testing.assert_close(
+        terms["loss"], terms["main"] + 0.3 * terms["actor"])
+
+
+@pytest.mark.equation("rstan", 18)
+def test_actor_attention_equals_the_loop_and_skips_empty_frames():
+    mask = torch.rand(2, 3, 8, 8) > 0.4
+    mask[1, 2] = False
+    target = rstan.silhouette(mask, (S, S))
+    own = torch.rand(2, 3, S, S).flatten(2).softmax(-1).view(2, 3, S, S)
+    slow = torch.zeros(2)
+    for b, t in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
+        for i in range(S):
+            for j in range(S):
+                slow[b] += (own[b, t, i, j] - target[b, t, i, j]) ** 2
+    torch.testing.assert_close(rstan.actor_attention(own, target), slow)
+    assert rstan.actor_attention(target, target).tolist() == [0, 0]
+    ce = rstan.actor_attention(1.7 * own, target, "ce")
+    by_hand = -(target * own.log()).sum((1, 2, 3))
+    torch.testing.assert_close(ce, by_hand)
+    with pytest.raises(ValueError, match="l2.*ce"):
+        rstan.actor_attention(own, target, "l1")
+
+
+@pytest.mark.equation("rstan", 18)
+def test_max_fused_maps_of_streams_that_differ_cannot_reach_the_target():
+    """They sum to more than one, the silhouette sums to one."""
+    target = torch.zeros(1, 1, 2, 2)
+    target[..., 0, 0] = 1
+    maps = torch.tensor([[0.6, 0.4, 0, 0], [0.6, 0, 0.4, 0.0]])
+    fused = maps.max(0).values.view(1, 1, 2, 2)
+    assert fused.sum() > 1.3 and rstan.actor_attention(fused, target) > 0
+
+
+def test_silhouettes():
+    mask = torch.zeros(1, 4, 8, 8, dtype=torch.bool)
+    mask[0, 0, 2:6, 0:2] = True  # cells (1, 0) and (2, 0) in full
+    mask[0, 1, 2:4, 0:4] = True  # (1, 0) and (1, 1)
+    mask[0, 1, 4, 0] = True  # a quarter of (2, 0)
+    mask[0, 2, 7, 7] = True  # a quarter of (3, 3), and nothing else
+    target = rstan.silhouette(mask, (S, S))
+    assert target.sum((-2, -1)).tolist() == [[1, 1, 1, 0]]
+    assert target[0, 0, 1:3, 0].tolist() == [0.5, 0.5]
+    assert target[0, 1, 1, :2].tolist() == [0.5, 0.5]
+    assert target[0, 2, 3, 3] == 1
+    flipped = rstan.silhouette(mask.flip(-1), (S, S))
+    assert flipped.equal(target.flip(-1))
+
+
+def test_wrong_shapes_and_options_are_explained():
+    with pytest.raises(ValueError, match=r"2 stream.*\(B, T, C, h, w\)"):
+        model()(*features(1))
+    cube, vector = features(1)
+    for wrong in ((cube[0], vector), (cube, vector[:, 1:])):
+        with pytest.raises(ValueError, match="1 stream"):
+            model(1)(*wrong)
+    with pytest.raises(ValueError, match="1 stream|2 stream"):
+        model()(cube, vector, cube[..., 1:], vector)
+    with pytest.raises(ValueError, match="fusion='sum'"):
+        model(fusion="sum")
+    with pytest.raises(ValueError, match="window=0"):
+        model(window=0)

@@ -1,0 +1,232 @@
+"""STA-CNN's attention network: its layout, its flow, and the flow's loss."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lib.papers import sta_cnn
+from lib.papers.sta_cnn import AttentionNetwork, FlowPredictor, flow_loss
+from lib.scores import metrics
+from lib.worlds import puppets
+
+SMALL = (8, 8, 16, 16, 16, 24)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small(poolings=3):
+    torch.manual_seed(0)
+    return AttentionNetwork(SMALL, poolings)
+
+
+def test_ten_convolutions_and_six_poolings_as_published():
+    with torch.device("meta"):
+        net = FlowPredictor(AttentionNetwork())
+        convs = [m for m in net.san.modules() if isinstance(m, nn.Conv2d)]
+        pools = [m for m in net.san.modules() if isinstance(m, nn.MaxPool2d)]
+        assert (len(convs), len(pools)) == (10, 6)
+        assert [m.out_channels for m in net.expand.modules()
+                if isinstance(m, nn.Conv2d)] == [512, 256, 128, 2]
+        # FlowNetSimple's kernels and widths
+        assert [(c.out_channels, c.kernel_size[0]) for c in convs] == [
+            (64, 7), (128, 5), (256, 5), (256, 3), (512, 3), (512, 3),
+            (512, 3), (512, 3), (1024, 3), (1024, 3)]
+        pairs = torch.rand(1, 2, 3, 224, 224)
+        assert net.san(pairs).shape == (1, 1024, 4, 4)
+        assert net(pairs).shape == (1, 2, 56, 56)
+
+
+@pytest.mark.parametrize(("poolings", "side"), [
+    (2, 16), (3, 8), (4, 4), (6, 1)])
+def test_depth_of_pooling_at_puppet_size(poolings, side):
+    net = FlowPredictor(small(poolings))
+    pairs = torch.rand(2, 2, 3, 64, 64)
+    assert net.san(pairs).shape == (2, 24, side, side)
+    assert net(pairs).shape == (2, 2, 16, 16)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (63, 65)])
+def test_odd_sizes_round_up(size):
+    for poolings in (3, 6):
+        net = FlowPredictor(small(poolings))
+        flow = net(torch.rand(1, 2, 3, *size))
+        assert flow.shape[2:] == tuple(math.ceil(n / 4) for n in size)
+
+
+def test_frames_are_centred():
+    """Grey is zero, and so is all that convolutions without bias make."""
+    san = small()
+    assert san(torch.full((1, 2, 3, 64, 64), 0.5)).eq(0).all()
+    assert san(torch.zeros(1, 2, 3, 64, 64)).abs().max() > 0.1
+
+
+def test_signals_come_through_ten_layers():
+    """Without a norm: the deepest map is as lively as the first."""
+    torch.manual_seed(0)
+    san, x = AttentionNetwork((16, 16, 32, 32, 32, 48), 3), None
+    x = 4 * torch.rand(2, 6, 64, 64) - 2
+    levels = []
+    for stage in san.stages:
+        x = stage(x)
+        levels.append(x.std())
+    assert 0.3 < levels[-1] / levels[0] < 3
+
+
+def test_wrong_inputs_are_explained():
+    san = small()
+    for wrong in (torch.rand(2, 3, 64, 64), torch.rand(2, 1, 3, 64, 64),
+                  torch.zeros(2, 2, 3, 64, 64, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="pairs of frames"):
+            san(wrong)
+    with pytest.raises(ValueError, match="poolings=7.*from 2 to 6"):
+        AttentionNetwork(poolings=7)
+
+
+@pytest.mark.equation("sta_cnn", 3)
+def test_flow_reads_both_frames_and_all_that_the_san_holds():
+    net, pairs = FlowPredictor(small()), torch.rand(1, 2, 3, 32, 32)
+    pairs.requires_grad_()
+    net(pairs).square().sum().backward()
+    assert (pairs.grad.flatten(2).abs().sum(2) > 0).all()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.equation("sta_cnn", 4)
+@pytest.mark.parametrize("literal", [False, True])
+def test_flow_loss_equals_a_loop(literal):
+    predicted = 2 * random(3, 2, 4, 5).double()
+    flow = 2 * random(3, 2, 8, 10, seed=1).double()
+    total, count = 0.0, 0
+    for n in range(3):
+        for c in range(2):
+            for i in range(4):
+                for j in range(5):
+                    cell = flow[n, c, 2 * i:2 * i + 2, 2 * j:2 * j + 2]
+                    real = cell.sum().item() / 4
+                    theta = math.exp(-2 * (real if literal else abs(real)))
+                    apart = abs(predicted[n, c, i, j].item() - real)
+                    total += max(apart - theta, 0) ** 2
+                    count += 1
+    found = flow_loss(predicted, flow, literal=literal).item()
+    assert found == pytest.approx(total / (1 if literal else count))
+
+
+@pytest.mark.equation("sta_cnn", 4)
+def test_tolerance_in_pixels():
+    """One pixel for what rests, 0.14 for a pixel; the same both ways."""
+    def cost(answer, real):
+        return flow_loss(torch.full((1, 2, 1, 1), float(answer)),
+                         torch.full((1, 2, 4, 4), float(real))).item()
+
+    assert cost(0.999, 0) == 0 and cost(1.5, 0) == pytest.approx(0.25)
+    for sign in (-1, 1):
+        near = math.exp(-2)
+        assert cost(sign * (1 - 0.99 * near), sign) == 0
+        assert cost(0, sign) == pytest.approx((1 - near) ** 2)
+        assert cost(sign * 3, sign * 2) == cost(3, 2)
+        # where an answer of zero begins to cost
+        assert cost(0, sign * 0.42) == 0 < cost(0, sign * 0.44)
+
+
+@pytest.mark.equation("sta_cnn", 4)
+def test_the_printed_tolerance_forgives_one_direction():
+    left = torch.full((1, 2, 4, 4), -2.0)
+    zero = torch.zeros(1, 2, 4, 4)
+    assert flow_loss(zero, left, literal=True) == 0 < flow_loss(zero, left)
+    assert flow_loss(zero, -left, literal=True) > 0
+    fast = flow_loss(zero, 40 * left, literal=True)  # exp(160) is infinite
+    assert fast == 0
+
+
+@pytest.mark.equation("sta_cnn", 4)
+def test_units_matter():
+    """Divided by 20, as a port of FlowNet does, nothing is left to learn."""
+    flow = 2 * random(2, 2, 8, 8)
+    zero = torch.zeros(2, 2, 8, 8)
+    assert flow_loss(zero, flow) > 1 and flow_loss(zero, flow / 20) == 0
+
+
+def shifting(n=6):
+    """Pictures that move by 2 pixels: right, left, down or up."""
+    picture = F.interpolate(random(n, 3, 8, 8).sigmoid(), (32, 32),
+                            mode="bicubic").clamp(0, 1)
+    shifts = [(2, 0), (-2, 0), (0, 2), (0, -2)]
+    after = torch.stack([x.roll(shifts[i % 4][::-1], (1, 2))
+                         for i, x in enumerate(picture)])
+    flow = torch.tensor([shifts[i % 4] for i in range(n)]).float()
+    return (torch.stack((picture, after), 1),
+            flow[:, :, None, None].expand(-1, -1, 32, 32))
+
+
+def test_flow_of_one_batch_can_be_learned():
+    """To within the tolerance, and it is not the mean of the directions."""
+    pairs, flow = shifting()
+    net = FlowPredictor(small())
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    for _ in range(100):
+        loss = flow_loss(net(pairs), flow)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1 * flow_loss(torch.zeros(6, 2, 8, 8), flow)
+    mean = net(pairs).mean((2, 3))
+    assert (mean - flow[:, :, 0, 0]).abs().max() < 0.7
+
+
+def test_puppets_give_pairs_and_targets():
+    """The exact flow of the built-in videos is a target as it is."""
+    sample = puppets.Puppets("train", 1, extras=("flow",))[0]
+    video = sample["video"].float() / 255
+    pairs = torch.stack((video[:-1], video[1:]), 1)
+    predicted = FlowPredictor(small())(pairs)
+    loss = flow_loss(predicted, sample["flow"])
+    loss.backward()
+    assert predicted.shape == (15, 2, 16, 16) and loss > 0
+    exact = F.interpolate(sample["flow"], (16, 16), mode="area")
+    assert flow_loss(exact, sample["flow"]) == 0
+
+
+def test_the_trained_san_serves_the_classifier():
+    """The very modules: what the flow taught is what attention starts with."""
+    predictor = FlowPredictor(small())
+    cnn = nn.Sequential(nn.Flatten(0, 1), nn.Conv2d(3, 6, 8, 8),
+                        nn.Unflatten(0, (1, -1)))
+    net = sta_cnn.STACNN(cnn, 6, 3, side=8, san=predictor.san)
+    out = net(torch.rand(2, 3, 2, 3, 64, 64))
+    sta_cnn.loss(out, torch.tensor([0, 2]))["loss"].backward()
+    assert all(p.grad is not None for p in predictor.san.parameters())
+    assert all(p.grad is None for p in predictor.expand.parameters())
+
+
+def test_half_precision_stays_finite():
+    net, (pairs, flow) = FlowPredictor(small()), shifting()
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = net(pairs)
+    loss = flow_loss(predicted.float(), flow)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_its_cost():
+    """What the RGB stream pays, and the flow stream does not (IV-G)."""
+    with torch.device("meta"):
+        san = AttentionNetwork()
+    kernels = ((6, 64, 7), (64, 128, 5), (128, 256, 5), (256, 256, 3),
+               (256, 512, 3), (512, 512, 3), (512, 512, 3), (512, 512, 3),
+               (512, 1024, 3), (1024, 1024, 3))
+    assert metrics.parameters(san) == sum(
+        (i * k * k + 1) * o for i, o, k in kernels) == 24_050_752
+    # of the small one, whose first three stages halve the map of 64 pixels
+    widths = (6, *SMALL)
+    cells = (64**2, 32**2, 16**2, 8**2, 8**2, 8**2)
+    flops = sum(
+        cells[i] * widths[i] * widths[i + 1] * k * k
+        + (8**2 * widths[i + 1] ** 2 * 9 if i >= 2 else 0)
+        for i, k in enumerate((7, 5, 5, 3, 3, 3)))
+    assert metrics.flops(small(), torch.rand(1, 2, 3, 64, 64)) == 2 * flops

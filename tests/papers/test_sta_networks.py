@@ -1,0 +1,516 @@
+"""The STA module, its halves and rivals against equations and slow loops."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib.papers import sta_networks
+from lib.scores import metrics
+
+C, L, H, W, K = 6, 5, 4, 3, 4
+SIZE = (L, H, W)
+KINDS = [*sta_networks.MODULES]
+STEPS = [1, 2, 3, 4, None]  # None is Table IX's "w/o Deconv"
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def feature_map(batch=2, channels=C, size=SIZE, seed=0):
+    return random(batch, channels, *size, seed=seed)
+
+
+def module(kind="sta", channels=C, size=SIZE, **options):
+    """With weights of all signs and gates that differ, none dead."""
+    torch.manual_seed(1)
+    if kind in ("sta", "ta", "sa"):
+        options.setdefault("literal", True)
+    if kind in ("se", "stc"):
+        options.setdefault("reduction", 2)
+    net = sta_networks.MODULES[kind](channels, size, **options)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.normal_(0, 0.4)
+            if name in ("deconv.bias", "squeeze.bias"):
+                parameter.fill_(1)
+    return net
+
+
+def gates(net, x):
+    """W, with its gradient."""
+    net.record = seen = []
+    net(x)
+    net.record = None
+    (module, w), = seen
+    assert module is net and not w.requires_grad
+    torch.testing.assert_close(w, net.weights(x))
+    return net.weights(x)
+
+
+# Eq. (1) to (7), one number at a time.
+
+
+def squeezed(net, clip):
+    """Eq. (2): one number a step, by loops; `clip` is (c, l, h, w)."""
+    a, bias = net.conv1.weight[0, :, 0], net.conv1.bias[0]
+    return [sum((a[j] * clip[j, i]).sum() for j in range(len(clip))) + bias
+            for i in range(clip.shape[1])]
+
+
+def stretched(net, z):
+    """E_t: every number is laid down three times, `step` apart."""
+    if isinstance(net.deconv, nn.Identity):
+        return z
+    step, taps = net.deconv.stride[0], net.deconv.weight[0, 0]
+    out = [net.deconv.bias[0] for _ in range((len(z) - 1) * step + 3)]
+    for i, value in enumerate(z):
+        for k in range(3):
+            out[i * step + k] = out[i * step + k] + taps[k] * value
+    return out
+
+
+def resumed(net, z, steps):
+    """S_t and E_s: three numbers to one, for each channel."""
+    stride = net.conv2.stride[0]
+    weight, bias = net.conv2.weight, net.conv2.bias
+    if isinstance(net.deconv, nn.Identity):
+        z = [torch.zeros(()), *z, torch.zeros(())]
+    return torch.stack([
+        torch.stack([
+            sum(weight[j, 0, k] * z[i * stride + k] for k in range(3))
+            + bias[j] for i in range(steps)])
+        for j in range(len(bias))])
+
+
+@pytest.mark.equation("sta_networks", 1, 2, 5, 6, 7)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kind", ["ta", "sta"])
+def test_module_equals_the_equations(kind, step):
+    net, x = module(kind, step=step).double(), feature_map().double()
+    y = net(x)
+    stopped = 0
+    for row, clip in enumerate(x):
+        z = [value.clamp_min(0) for value in stretched(
+            net, squeezed(net, clip))]
+        stopped += sum(value == 0 for value in z)
+        w = 1 / (1 + (-resumed(net, z, L)).exp())  # Eq. (1) or (6)
+        for i in range(L):
+            for j in range(C):
+                gate = w[j, i] if kind == "sta" else w[0, i]
+                # float64, a few hundred additions
+                torch.testing.assert_close(
+                    y[row, j, i], gate * clip[j, i], rtol=0, atol=1e-12)
+    assert stopped > 0  # the ReLU did something
+
+
+@pytest.mark.equation("sta_networks", 3, 4, 7)
+def test_channel_attention_equals_the_equations():
+    net, x = module("sa").double(), feature_map().double()
+    y = net(x)
+    for row, clip in enumerate(x):
+        z = (net.conv1.weight[0] * clip).sum() + net.conv1.bias[0]
+        z = z.clamp_min(0)
+        for j in range(C):
+            w = (net.conv2.weight[j, 0, 0] * z + net.conv2.bias[j]).sigmoid()
+            torch.testing.assert_close(
+                y[row, j], w * clip[j], rtol=0, atol=1e-12)
+
+
+@pytest.mark.equation("sta_networks", 3, 4)
+def test_squeezing_merges_into_conv1():
+    """Eq. (4) with c kernels, then S_s as a weighted sum: one kernel."""
+    net, x = module("sa").double(), feature_map().double()
+    a = random(C, C, *SIZE).double()  # a_k of Eq. (4)
+    s = random(C, seed=1).double()  # M_Ss
+    z = torch.einsum("kjihw,njihw->nk", a, x) @ s + net.conv1.bias
+    with torch.no_grad():
+        net.conv1.weight.copy_(torch.einsum("k,kjihw->jihw", s, a)[None])
+    torch.testing.assert_close(net.conv1(x).flatten(), z)
+
+
+def test_squeeze_and_excitation_equals_a_loop():
+    net, x = module("se").double(), feature_map().double()
+    for row, clip in enumerate(x):
+        mean = torch.stack([clip[j].sum() / (L * H * W) for j in range(C)])
+        z = (net.squeeze.weight @ mean + net.squeeze.bias).clamp_min(0)
+        w = (net.excite.weight @ z + net.excite.bias).sigmoid()
+        torch.testing.assert_close(net(x)[row], w[:, None, None, None] * clip)
+
+
+def test_stc_equals_a_loop():
+    net, x = module("stc").double(), feature_map().double()
+    for row, clip in enumerate(x):
+        mean = clip.mean((1, 2, 3))
+        z = (net.squeeze.weight @ mean + net.squeeze.bias).clamp_min(0)
+        channels = (net.excite.weight @ z + net.excite.bias).sigmoid()
+        each = torch.stack([
+            clip[j, i].mean() for j in range(C) for i in range(L)])
+        z = net.squeeze_steps.weight @ each + net.squeeze_steps.bias
+        steps = (net.excite_steps.weight @ z.clamp_min(0)
+                 + net.excite_steps.bias).sigmoid()
+        y = (channels[:, None, None, None] * clip
+             + steps[:, None, None, None] * clip) / 2
+        torch.testing.assert_close(net(x)[row], y)
+
+
+# What the papers count.
+
+
+@pytest.mark.equation("sta_networks", 5, 6)
+@pytest.mark.parametrize(("c", "size"), [
+    (1024, (8, 7, 7)), (2048, (4, 4, 4)), (512, (2, 7, 7)), (64, (4, 8, 8))])
+def test_table_iv(c, size):
+    """Parameters and multiplications, and the sizes of the halves."""
+    steps, hw = size[0], size[1] * size[2]
+    net = sta_networks.STA(c, size)
+    count = metrics.parameters
+    assert count(net) == c * (hw + 4) + 5
+    assert count(sta_networks.TemporalAttention(c, size)) == c * hw + 9
+    assert count(sta_networks.ChannelAttention(c, size)) == c*steps*hw + 1 + 2*c
+    if c == 1024:
+        assert count(net) == 54_277
+    convolutions = metrics.flops(net, torch.zeros(1, c, *size)) // 2
+    # Table IV has c l more: Conv2's biases as multiplications, or W's use
+    assert convolutions + c * steps == c * steps * (hw + 4) + 3 * steps
+    with torch.device("meta"):
+        stc = sta_networks.ChannelCorrelation(c, size, reduction=16)
+    weights = sum(p.numel() for p in stc.parameters() if p.ndim == 2)
+    assert weights == c ** 2 * (steps ** 2 + steps + 2) // 16
+    biases = sum(p.numel() for p in stc.parameters() if p.ndim == 1)
+    assert biases == 2 * c + c * (steps + 1) // 16
+
+
+def test_sta_has_five_layers_and_stc_ten():
+    """Table IV; the sigmoids are functions, and pooling is one in STC."""
+    layers = [type(m).__name__ for m in sta_networks.STA(C, SIZE).children()
+              if not isinstance(m, nn.Identity)]
+    assert sorted(layers) == ["Conv1d", "Conv3d", "ConvTranspose1d", "ReLU"]
+    stc = [m for m in sta_networks.ChannelCorrelation(C, SIZE).children()
+           if isinstance(m, nn.Linear)]
+    assert len(stc) == 4  # and two each of pooling, ReLU and sigmoid
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 8, 96])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kind", ["ta", "sta"])
+def test_length_is_restored_for_any_step(kind, step, frames):
+    """Also for a length it was not made for, as R-C3D's 96 steps."""
+    net = module(kind, step=step)
+    x = feature_map(size=(frames, H, W))
+    assert net(x).shape == x.shape
+    assert gates(net, x).shape == (2, C if kind == "sta" else 1, frames)
+
+
+# What the gates are.
+
+
+SHAPES = {"sta": (C, L), "ta": (1, L), "sa": (C, 1), "se": (C, 1),
+          "stc": (C, 1)}
+
+
+@pytest.mark.equation("sta_networks", 7)
+@pytest.mark.parametrize("kind", KINDS)
+def test_gates_are_open_shares_and_are_all_that_happens(kind):
+    net, x = module(kind), feature_map()
+    w = gates(net, x)
+    assert w.shape == (2, *SHAPES[kind])
+    assert ((w > 0) & (w < 1)).all() and w.std() > 0.01
+    torch.testing.assert_close(net(x), w[..., None, None] * x)
+    assert (net.per_channel, net.per_step) == tuple(
+        n > 1 for n in SHAPES[kind])
+
+
+@pytest.mark.equation("sta_networks", 2)
+def test_a_step_s_gate_sees_its_neighbours_alone():
+    """Conv1 mixes no steps; Deconv and Conv2 reach two to either side."""
+    net = module(size=(9, H, W))
+    with torch.no_grad():  # positive, to pass the ReLU; small, for sigmoid
+        for parameter in net.parameters():
+            parameter.abs_().mul_(0.1)
+    x = feature_map(size=(9, H, W)).abs().requires_grad_()
+    gates(net, x)[0, 0, 4].backward()
+    reached = x.grad[0].abs().sum((0, 2, 3)) > 0
+    assert reached.tolist() == [2 <= i <= 6 for i in range(9)]
+
+
+@pytest.mark.equation("sta_networks", 6)
+def test_printed_gates_have_rank_three_in_time():
+    """Conv2 has three taps on one channel, however many channels follow."""
+    net, x = module(channels=32, size=(9, H, W)).double(), feature_map(
+        1, 32, (9, H, W)).double()
+    scores = gates(net, x)[0].logit() - net.conv2.bias[:, None]
+    assert torch.linalg.matrix_rank(scores, rtol=1e-8) == 3
+
+
+# How it starts.
+
+
+STARTS = [(kind, {"step": step}) for kind in ("ta", "sta") for step in STEPS]
+STARTS += [(kind, {}) for kind in ("sa", "se", "stc")]
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize(("kind", "options"), STARTS)
+def test_at_first_nearly_nothing_happens_and_nothing_is_dead(
+        kind, options, centred):
+    """As behind a ReLU, or behind a batch norm: centred at zero."""
+    torch.manual_seed(0)
+    net = sta_networks.MODULES[kind](64, SIZE, **options)
+    x = feature_map(8, 64)
+    x = x if centred else x.relu()
+    torch.testing.assert_close(net(x), x * 0.9526, rtol=1e-4, atol=0)
+    if kind in ("ta", "sta", "sa"):
+        let_through = []
+        net.relu.register_forward_hook(
+            lambda *call: let_through.append(call[-1]))
+        net(x)
+        assert let_through[0].min() > 0.1
+    # Conv2 learns at once, what lies before it from the second step
+    optimiser = torch.optim.SGD(net.parameters(), 1.0)
+    for step in range(2):
+        optimiser.zero_grad()
+        ((net(x) - random(*x.shape, seed=2)) ** 2).mean().backward()
+        for name, parameter in net.named_parameters():
+            learns = parameter.grad.abs().sum() > 0
+            assert learns or step == 0, (name, step)
+            assert learns or "conv2" not in name
+        optimiser.step()
+
+
+def test_literal_start_is_often_dead_and_halves_the_map():
+    """S8: c = 512, 7 x 7, l = 8, maps behind a ReLU, 40 draws."""
+    x = feature_map(2, 512, (8, 7, 7)).relu()
+    # frames of one clip resemble each other
+    x = 0.3 * x + 0.7 * x.mean(2, keepdim=True)
+    seen, shares = [], []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        net = sta_networks.STA(512, (8, 7, 7), literal=True)
+        net.relu.register_forward_hook(lambda *call: seen.append(call[-1]))
+        with torch.no_grad():
+            shares.append((net(x).norm() / x.norm()).item())
+    dead = sum(through.eq(0).all().item() for through in seen)
+    assert 0.05 < dead / 40 < 0.6, dead
+    assert 0.4 < sum(shares) / 40 < 0.6
+
+
+def test_a_dead_module_never_recovers():
+    net, x = sta_networks.STA(C, SIZE, literal=True), feature_map().relu()
+    with torch.no_grad():
+        net.conv1.weight.abs_().neg_()
+        net.conv1.bias.fill_(-1)
+        net.deconv.weight.abs_()
+        net.deconv.bias.fill_(-1)
+    torch.testing.assert_close(
+        gates(net, x), net.conv2.bias.sigmoid().view(1, C, 1).expand(2, C, L))
+    net(x).square().sum().backward()
+    assert net.conv1.weight.grad.eq(0).all()
+    assert net.deconv.weight.grad.eq(0).all()
+
+
+# The classifier.
+
+
+class Tiny(nn.Module):
+    """A backbone with a module, or without: (N, L, 3, 8, 6) to l = 4."""
+
+    def __init__(self, kind="sta"):
+        super().__init__()
+        self.first = nn.Conv3d(3, C, 3, 2, 1)
+        self.norm = nn.BatchNorm3d(C)
+        self.gated = module(kind, size=(4, 4, 3)) if kind else nn.Identity()
+
+    def forward(self, clips):
+        x = self.norm(self.first(clips.transpose(1, 2))).relu()
+        return self.gated(x).transpose(1, 2)
+
+
+B, T = 3, 3
+VALID = torch.arange(T) < torch.tensor([T, 2, 1])[:, None]
+
+
+def classifier(kind="sta", **options):
+    torch.manual_seed(2)
+    return sta_networks.STAClassifier(Tiny(kind), C, K, **options).eval()
+
+
+def clips(t=T):
+    return random(B, t, 8, 3, 8, 6)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, None])
+def test_classifier_equals_a_loop_over_clips(kind):
+    net, x = classifier(kind).double(), clips().double()
+    output = net(x, VALID)
+    for row in range(B):
+        logits, each = [], []
+        for i in range(T):
+            if not VALID[row, i]:
+                assert output.clips[row, i].eq(0).all()
+                assert output.features[row, i].eq(0).all()
+                continue
+            clip = x[row, i:i + 1]
+            vector = net.backbone(clip).mean((0, 1, 3, 4))
+            torch.testing.assert_close(output.features[row, i], vector)
+            logits.append(net.classify(vector))
+            torch.testing.assert_close(output.clips[row, i], logits[-1])
+            if kind:
+                seen = net.backbone.norm(net.backbone.first(
+                    clip.transpose(1, 2))).relu()
+                each.append(gates(net.backbone.gated, seen)[0])
+        torch.testing.assert_close(
+            output.logits[row], sum(logits) / len(logits))
+        if not kind:
+            continue
+        w = torch.cat(each, 1)  # (c or 1, steps of the real clips)
+        real = w.shape[1]
+        torch.testing.assert_close(output.gates[row, :, :real], w)
+        assert output.gates[row, :, real:].eq(0).all()
+        if kind in ("sta", "ta"):
+            torch.testing.assert_close(output.when[row, :real], w.mean(0))
+        if kind != "ta":
+            torch.testing.assert_close(output.what[row], w.mean(1))
+    steps = 4 * T if kind in ("sta", "ta") else T
+    length = 8 * T // steps
+    assert output.spans.tolist() == [
+        [i, i + length] for i in range(0, 8 * T, length)]
+    assert (output.when is None) == (kind not in ("sta", "ta"))
+    assert (output.what is None) == (kind in ("ta", None))
+    assert (output.gates is None) == (kind is None)
+
+
+def test_the_last_module_answers():
+    net = classifier()
+    net.backbone = nn.Sequential(net.backbone, Swap(module(size=(4, 4, 3))))
+    output = net(clips())
+    with torch.no_grad():
+        net.backbone[1].gated.conv2.weight.zero_()
+        net.backbone[1].gated.conv2.bias.fill_(1)
+    after = net(clips())
+    assert not torch.equal(output.when, after.when)
+    torch.testing.assert_close(
+        after.when, torch.tensor(1.0).sigmoid().expand(B, 4 * T))
+
+
+class Swap(nn.Module):
+    def __init__(self, gated):
+        super().__init__()
+        self.gated = gated
+
+    def forward(self, maps):
+        return self.gated(maps.transpose(1, 2)).transpose(1, 2)
+
+
+def test_whole_videos_are_cut_into_clips():
+    """Of 8 frames each, and what is left over is left out; or none is cut."""
+    net, x = classifier(length=8), clips()
+    video = torch.cat((x.flatten(1, 2), random(B, 5, 3, 8, 6)), 1)
+    for ours, theirs in zip(net(video), net(x), strict=True):
+        assert torch.equal(ours, theirs)
+    net.length = None
+    for ours, theirs in zip(net(x[:, 0]), net(x[:, :1]), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_padded_clips_leave_no_trace():
+    """In training mode too, where batch norm could mix them in."""
+    net, twin = classifier().train(), classifier().train()
+    x = clips().requires_grad_()
+    odd = x.detach().masked_fill(~VALID[..., None, None, None, None], 1e6)
+    output = net(x, VALID)
+    torch.testing.assert_close(output.logits, twin(odd, VALID).logits)
+    torch.testing.assert_close(net.state_dict(), twin.state_dict())
+    sta_networks.loss(output, torch.tensor([0, 1, 2]))["loss"].backward()
+    assert x.grad[~VALID].eq(0).all() and x.grad[VALID].ne(0).any()
+
+
+def test_no_record_is_left_behind():
+    net = classifier()
+    with pytest.raises(RuntimeError):
+        net(torch.rand(1, 1, 8, 2, 8, 6))
+    assert net.backbone.gated.record is None
+    net(clips())
+    assert net.backbone.gated.record is None
+
+
+def test_dropout_is_off_in_eval():
+    net, x = classifier(dropout=0.5), clips()
+    assert torch.equal(net(x).logits, net(x).logits)
+    net.dropout.train()
+    assert not torch.equal(net(x).logits, net(x).logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_every_parameter_and_one_batch_is_learned(kind):
+    torch.manual_seed(3)
+    backbone = Tiny(kind)
+    net = sta_networks.STAClassifier(backbone, C, K).train()
+    x, label = clips(), torch.tensor([0, 1, 2])
+    optimiser = torch.optim.Adam(net.parameters(), 3e-2)
+    for step in range(60):
+        optimiser.zero_grad()
+        terms = sta_networks.loss(net(x, VALID), label)
+        terms["loss"].backward()
+        if step == 0:
+            for name, parameter in net.named_parameters():
+                # a batch norm takes the bias before it away again
+                if name != "backbone.first.bias":
+                    assert parameter.grad.abs().sum() > 0, name
+        optimiser.step()
+    assert terms["loss"] < 0.05
+
+
+def test_loss_is_cross_entropy_of_the_video():
+    output, label = classifier()(clips(), VALID), torch.tensor([0, 1, 2])
+    p = output.logits.softmax(-1)[torch.arange(B), label]
+    torch.testing.assert_close(
+        sta_networks.loss(output, label)["loss"], -p.log().mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_answers_are_finite(kind):
+    net = classifier(kind).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = net(clips(), VALID)
+        terms = sta_networks.loss(output, torch.tensor([0, 1, 2]))
+    terms["loss"].backward()
+    for value in (output.logits, output.gates,
+                  *(p.grad for p in net.parameters())):
+        assert value.isfinite().all()
+
+
+def test_video_and_clip_accuracy_differ():
+    """By hand: two clips of three are wrong, and yet the video is right."""
+    each = torch.zeros(2, 3, 2)
+    each[0] = torch.tensor([[9.0, 0], [0, 1], [0, 1]])
+    each[1, 0] = torch.tensor([1.0, 0])  # its other clips are padding
+    valid = torch.tensor([[True] * 3, [True, False, False]])
+    assert metrics.video_and_clip_accuracy(
+        each, valid, torch.tensor([0, 0])) == {"video": 1.0, "clip": 0.5}
+    assert metrics.video_and_clip_accuracy(
+        each, valid, torch.tensor([1, 0])) == {"video": 0.5, "clip": 0.75}
+
+
+def test_wrong_input_is_explained():
+    for kind in ("sta", "ta"):
+        with pytest.raises(ValueError, match=r"\(B, 6, any, 4, 3\).*insert"):
+            module(kind)(feature_map(size=(L, H, W + 1)))
+    with pytest.raises(ValueError, match=r"\(B, 6, 5, 4, 3\), got.*4, 4, 3"):
+        module("sa")(feature_map(size=(4, H, W)))
+    with pytest.raises(ValueError, match=r"\(B, 6, 5, any, any\)"):
+        module("stc")(feature_map(size=(4, H, W)))
+    for kind in KINDS:
+        with pytest.raises(ValueError, match="made for maps"):
+            module(kind)(feature_map(channels=C + 1))
+        with pytest.raises(ValueError, match="made for maps"):
+            module(kind)(feature_map()[0])
+    with pytest.raises(ValueError, match="step=0"):
+        sta_networks.STA(C, SIZE, step=0)
+    with pytest.raises(ValueError, match=r"\(B, t, L, 3, H, W\).*real clip"):
+        classifier()(clips()[0, 0])
+    with pytest.raises(ValueError, match=r"of L frames or more.*\(3, 0, 9"):
+        classifier(length=9)(clips()[:, 0])
+    for valid in (VALID[:, 1:], VALID & False):
+        with pytest.raises(ValueError, match="real clip in each row"):
+            classifier()(clips(), valid)

@@ -1,0 +1,279 @@
+"""Where-and-When against its equations, slow loops and known degeneracies."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lib.papers import where_and_when as ww
+
+B, N, C, D, S = 3, 5, 6, 4, 7  # videos, frames, channels, hidden, side
+
+
+def features(seed=0, frames=N):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(B, frames, C, S, S, generator=generator).relu()
+
+
+def model(**options):
+    torch.manual_seed(1)
+    settings = {"hidden": D, "mask_channels": (8, 4)} | options
+    return ww.WhereAndWhen(C, 3, **settings).eval()
+
+
+def slow_forward(net, x):
+    """The equations one frame and one step at a time, nothing shared."""
+    n = x.shape[1]
+    mask = torch.stack(
+        [net.mask.layers(x[:, i]) for i in range(n)], 1
+    )  # Table 5
+    attended = [x[:, i] * mask[:, i] for i in range(n)]  # Eq. (1)
+    mean = sum(attended) / n
+    hidden, cell = net.init_hidden(mean), net.init_cell(mean)  # Eq. (5)
+    kernel = torch.cat(
+        (net.lstm.from_input.weight, net.lstm.from_hidden.weight), 1
+    )
+    states, weights = [], []
+    for _ in range(n):
+        energies = []
+        for frame in attended:  # Eq. (2)
+            at = net.attention
+            e = at.from_hidden(hidden.mean((2, 3)))
+            e = e + at.from_frame(frame.mean((2, 3)))
+            energies.append(e if net.literal else at.energy(torch.tanh(e)))
+        exp = torch.exp(torch.cat(energies, 1))
+        w = exp / exp.sum(1, keepdim=True)  # Eq. (3)
+        y = sum(w[:, i, None, None, None] * attended[i] for i in range(n))
+        y = y / n if net.literal else y  # Eq. (4)
+        both = torch.cat((y, hidden), 1)
+        gates = F.conv2d(both, kernel, net.lstm.from_hidden.bias, padding=1)
+        i, f, o, g = gates.split(D, 1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        states.append(hidden)
+        weights.append(w)
+    logits = net.classify((sum(states) / n).mean((2, 3)))  # Eq. (6)
+    return logits, mask.squeeze(2), torch.stack(weights, 1)
+
+
+@pytest.mark.equation("where_and_when", 1, 2, 3, 4, 5, 6)
+@pytest.mark.parametrize("literal", [False, True])
+def test_equals_the_slow_loop(literal):
+    net, x = model(literal=literal).double(), features().double()
+    output = net(x)
+    logits, mask, weights = slow_forward(net, x)
+    # float64 and a few hundred additions: rounding stays below 1e-12
+    torch.testing.assert_close(output.logits, logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(output.where, mask, rtol=0, atol=1e-12)
+    torch.testing.assert_close(output.weights, weights, rtol=0, atol=1e-12)
+
+
+def test_answers_and_shapes():
+    output = model()(features())
+    assert output.logits.shape == (B, 3)
+    assert output.where.shape == (B, N, S, S)
+    assert output.when.shape == (B, N)
+    assert output.weights.shape == (B, N, N)
+    assert output.spans.tolist() == [[i, i + 1] for i in range(N)]
+    assert 0 < output.where.min() and output.where.max() < 1
+
+
+@pytest.mark.equation("where_and_when", 3)
+def test_weights_sum_to_one():
+    output = model()(features())
+    torch.testing.assert_close(output.weights.sum(-1), torch.ones(B, N))
+    torch.testing.assert_close(output.when.sum(-1), torch.ones(B))
+
+
+@pytest.mark.equation("where_and_when", 2, 3)
+def test_printed_energy_forgets_the_hidden_state():
+    net = model(literal=True)
+    output = net(features())
+    spread = output.weights - output.weights[:, :1]
+    assert spread.abs().max() < 1e-6
+    output.logits.sum().backward()
+    assert net.attention.from_hidden.weight.grad.abs().max() < 1e-6
+    assert net.attention.from_frame.weight.grad.abs().max() > 1e-6
+
+
+@pytest.mark.equation("where_and_when", 2, 3)
+def test_bahdanau_energy_uses_the_hidden_state():
+    net = model()
+    with torch.no_grad():  # make the effect large enough to see
+        net.attention.from_hidden.weight.mul_(20)
+        net.attention.energy.weight.mul_(20)
+    output = net(features())
+    assert (output.weights - output.weights[:, :1]).abs().max() > 1e-3
+    output.logits.sum().backward()
+    assert net.attention.from_hidden.weight.grad.abs().max() > 1e-6
+
+
+def test_order_of_frames_does_not_matter():
+    """Nothing in Eq. (1)-(6) knows the order: only the answers permute."""
+    net, x = model(), features()
+    order = torch.tensor([3, 0, 4, 2, 1])
+    straight, shuffled = net(x), net(x[:, order])
+    torch.testing.assert_close(straight.logits, shuffled.logits)
+    torch.testing.assert_close(straight.when[:, order], shuffled.when)
+    torch.testing.assert_close(straight.where[:, order], shuffled.where)
+
+
+def test_without_temporal_attention_is_uniform():
+    """Equal to the whole model when its energies are all the same."""
+    without, whole = model(temporal=False), model()
+    assert without(features()).when is None
+    with torch.no_grad():
+        whole.attention.energy.weight.zero_()
+    shared = {
+        key: value
+        for key, value in whole.state_dict().items()
+        if not key.startswith("attention")
+    }
+    without.load_state_dict(shared)
+    x = features()
+    torch.testing.assert_close(without(x).logits, whole(x).logits)
+
+
+def test_without_spatial_attention_is_a_mask_of_ones():
+    without, whole = model(spatial=False), model()
+    assert without(features()).where is None
+    shared = {
+        key: value
+        for key, value in whole.state_dict().items()
+        if not key.startswith("mask")
+    }
+    without.load_state_dict(shared)
+
+    class Ones(torch.nn.Module):
+        def forward(self, x):
+            return x.new_ones(*x.shape[:2], 1, *x.shape[3:])
+
+    whole.mask = Ones()
+    x = features()
+    torch.testing.assert_close(without(x).logits, whole(x).logits)
+
+
+def test_gradients_reach_every_parameter():
+    net = model(dropout=0.0).train()
+    terms = ww.loss(net(features()), torch.tensor([0, 1, 2]))
+    terms["loss"].backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_eval_is_deterministic_and_dropout_spans_the_video():
+    net, x = model(dropout=0.5), torch.ones(B, N, C, S, S)
+    assert torch.equal(net(x).logits, net(x).logits)
+    seen = []
+    net.train()
+    net.mask.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    net(x)
+    kept = seen[0].mean((3, 4))  # (B, N, C): a channel is on or off
+    assert torch.equal(kept, kept[:, :1].expand_as(kept))
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+
+
+def test_one_batch_can_be_overfitted():
+    net = model(hidden=16, dropout=0.0).train()
+    x, label = features(), torch.tensor([0, 1, 2])
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        terms = ww.loss(net(x), label)
+        terms["loss"].backward()
+        optimiser.step()
+    assert terms["ce"] < 0.05
+
+
+def test_takes_a_backbone_and_rejects_a_wrong_shape():
+    class Pool(torch.nn.Module):
+        def forward(self, video):
+            pooled = F.avg_pool2d(video.flatten(0, 1), 4)
+            return pooled.unflatten(0, video.shape[:2])
+
+    net = ww.WhereAndWhen(
+        3, 2, hidden=4, mask_channels=(4, 4), backbone=Pool()
+    )
+    assert net(torch.rand(2, N, 3, 16, 16)).where.shape == (2, N, 4, 4)
+    with pytest.raises(ValueError, match=r"\(B, n, C, h, w\)"):
+        model()(torch.rand(2, C, S, S))
+
+
+@pytest.mark.equation("where_and_when", 8)
+def test_total_variation():
+    assert ww.total_variation(torch.full((2, N, S, S), 0.3)).tolist() == [0, 0]
+    mask = torch.rand(2, N, S, S)
+    slow = torch.zeros(2)
+    for b in range(2):
+        for m in mask[b]:
+            for j in range(S):
+                for k in range(S):
+                    if j + 1 < S:
+                        slow[b] += (m[j + 1, k] - m[j, k]).abs()
+                    if k + 1 < S:
+                        slow[b] += (m[j, k + 1] - m[j, k]).abs()
+    torch.testing.assert_close(ww.total_variation(mask), slow)
+    # frames do not touch: a flicker in time costs nothing
+    flicker = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, S, S)
+    assert ww.total_variation(flicker).item() == 0
+
+
+@pytest.mark.equation("where_and_when", 9)
+def test_contrast_is_lowest_for_a_mask_of_ones():
+    shape = (1, N, S, S)
+    ones = ww.contrast(torch.ones(shape)).item()
+    assert ones == pytest.approx(-N * S * S / 2)
+    assert ww.contrast(torch.zeros(shape)).item() == 0
+    half_and_half = torch.zeros(shape)
+    half_and_half[..., : S // 2] = 1
+    assert ones < ww.contrast(half_and_half).item() < 0
+    # the indicator is a constant: it passes no gradient
+    mask = torch.tensor([[[[0.7, 0.2]]]], requires_grad=True)
+    ww.contrast(mask).sum().backward()
+    assert mask.grad.flatten().tolist() == [-0.5, 0.5]
+
+
+@pytest.mark.equation("where_and_when", 10, 11)
+def test_unimodality():
+    t = torch.arange(9.0)
+    bell = torch.exp(-((t - 3) ** 2) / 4)
+    assert ww.unimodality(bell / bell.sum()).item() < 1e-9
+    assert ww.unimodality(torch.full((9,), 1 / 9)).item() < 1e-9
+    camel = torch.tensor([0.1, 0.3, 0.05, 0.05, 0.3, 0.2])
+    by_hand = (0.3 * 0.05 - 0.05**2) * 2 + max(0, 0.05 * 0.2 - 0.3**2)
+    assert ww.unimodality(camel).item() == pytest.approx(by_hand)
+    # Proposition 1 needs "no zeros inside": two far modes cost nothing
+    split = torch.tensor([0.5, 0.0, 0.0, 0.0, 0.5])
+    assert ww.unimodality(split).item() == 0
+
+
+@pytest.mark.equation("where_and_when", 7)
+def test_loss_adds_up_and_drops_what_is_off():
+    output, label = model()(features()), torch.tensor([0, 1, 2])
+    terms = ww.loss(output, label, tv=0.1, contrast_weight=0.2, unimodal=0.3)
+    total = terms["ce"] + 0.1 * terms["tv"] + 0.2 * terms["contrast"]
+    torch.testing.assert_close(
+        terms["loss"], total + 0.3 * terms["unimodal"]
+    )
+    assert set(ww.loss(output, label, tv=0)) == {
+        "loss", "ce", "contrast", "unimodal",
+    }  # fmt: skip
+    bare = model(spatial=False, temporal=False)(features())
+    assert set(ww.loss(bare, label)) == {"loss", "ce"}
+
+
+@pytest.mark.equation("where_and_when", 8, 10)
+def test_released_normalisation():
+    """TV grows with the batch; unimodality is a mean of square roots."""
+    output, label = model()(features()), torch.tensor([0, 1, 2])
+    paper, released = ww.loss(output, label), ww.loss(
+        output, label, released=True
+    )
+    torch.testing.assert_close(released["tv"], B * paper["tv"])
+    torch.testing.assert_close(released["contrast"], paper["contrast"])
+    camel = torch.tensor([[[0.4, 0.1, 0.4, 0.1]]], requires_grad=True)
+    terms = ww.loss(output._replace(weights=camel), label, released=True)
+    by_hand = ((0.4 * 0.4 - 0.1**2) ** 0.5 + 0) / 2
+    assert terms["unimodal"].item() == pytest.approx(by_hand)
+    terms["unimodal"].backward()
+    assert camel.grad.isfinite().all()

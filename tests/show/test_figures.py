@@ -1,0 +1,420 @@
+"""Figures show what they were given; checked in the pixels, not by name."""
+
+import io
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lib.scores import metrics
+from lib.show import figures, layout
+
+BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
+
+
+@pytest.fixture(autouse=True)
+def styled():
+    layout.style()
+
+
+@pytest.fixture
+def sample():
+    """Grey frames; the actor is a square that moves right, 2 px a frame."""
+    video = torch.full((16, 3, 32, 32), 128, dtype=torch.uint8)
+    mask = torch.zeros(16, 32, 32, dtype=torch.bool)
+    for t in range(16):
+        mask[t, 10:20, 2 * t % 22 + 1:2 * t % 22 + 9] = True
+    relevant = torch.arange(16) >= 8
+    return {"video": video, "mask": mask, "relevant": relevant, "label": 1}
+
+
+def pixels(image):
+    return np.array(Image.open(io.BytesIO(image.data)).convert("RGB"), int)
+
+
+def near(image, colour, within=40):
+    """Which pixels are near a colour (JPEG moves them a little)."""
+    return (abs(pixels(image) - colour).max(-1) <= within)
+
+
+def kind(image):
+    return Image.open(io.BytesIO(image.data)).format
+
+
+def test_overlay_marks_the_peak_and_leaves_uniform_maps_uniform(sample):
+    where = torch.full((16, 4, 4), 0.1)
+    flat = layout.overlay(sample["video"], where)
+    assert (flat == flat[0, :, :1, :1]).all()
+    where[3, 0, 0] = 1.0
+    light = layout.overlay(sample["video"], where).float().mean(1)
+    assert light[3].flatten().argmax() == 0
+    assert light[3, 0, 0] > light[3, -1, -1] + 50
+    # one maximum for the whole video: other frames are dark beside it
+    assert light[3].max() > light[4].max() + 50
+
+
+def test_overlay_ignores_the_scale_of_the_weights(sample):
+    where = torch.rand(16, 4, 4, generator=torch.Generator().manual_seed(0))
+    one = layout.overlay(sample["video"], where).int()
+    other = layout.overlay(sample["video"], where / 1000).int()
+    assert (one - other).abs().max() <= 1  # rounding of float32
+
+
+def test_overlay_of_a_dead_map_is_dark_not_nan(sample):
+    dead = layout.overlay(sample["video"], torch.zeros(16, 4, 4))
+    assert (dead < 100).all()
+
+
+@pytest.mark.parametrize("where, message", [
+    (torch.zeros(4, 4, 4), r"metrics\.expand"),
+    (torch.full((16, 4, 4), -1.0), ">= 0"),
+    (torch.full((16, 4, 4), torch.nan), "finite"),
+])
+def test_overlay_names_bad_weights(sample, where, message):
+    with pytest.raises(ValueError, match=message):
+        layout.overlay(sample["video"], where)
+
+
+def test_a_mask_of_ones_hides_nothing_and_is_called_even(sample, monkeypatch):
+    """Not an opaque picture: the video shows through a weak tint."""
+    video = sample["video"].clone()
+    video[:, :, :16] = 40
+    seen = layout.overlay(video, torch.ones(16, 4, 4)).float().mean(1)
+    contrast = seen[:, 20:].mean() - seen[:, :12].mean()
+    assert contrast > 0.65 * (128 - 40)
+    # as strong as may be where it matters: the map's own range
+    half = torch.ones(16, 4, 4)
+    half[..., :2] = 0
+    light = layout.overlay(sample["video"], half).float().mean(1)
+    assert light[..., -8:].mean() > light[..., :8].mean() + 60
+    notes = notes_of(monkeypatch)
+    figures.strip(sample, torch.full((16, 4, 4), 0.99), torch.ones(16) / 16,
+                title="t")
+    assert "where is even: mean 0.99" in notes
+    assert "when is even: mean 0.062" in notes
+    notes.clear()
+    figures.strip(sample, half, torch.arange(16.0), title="t")
+    assert notes == ["true: class 1", "line: true outline"]
+
+
+def notes_of(monkeypatch):
+    """What is noted on every sheet that is drawn from now on."""
+    found, sheet = [], layout.sheet
+
+    def spy(*args, notes=(), **settings):
+        found.extend(words for words, _ in notes)
+        return sheet(*args, notes=notes, **settings)
+
+    monkeypatch.setattr(layout, "sheet", spy)
+    return found
+
+
+def test_maps_of_one_figure_have_one_scale(sample):
+    """A map that is a tenth of another is dark beside it, and alone not."""
+    bare = {"video": sample["video"]}
+    peak = torch.zeros(16, 4, 4)
+    peak[:, 1:3, 1:3] = 1
+    both = pixels(figures.rows(bare, {"a": peak, "b": peak / 10}, {}, title="t"))
+    y = [32 + row * (figures.CELL + 6) + 50 for row in (1, 2)]
+    strong, weak = (both[at, layout.LEFT + 50].mean() for at in y)
+    assert strong > weak + 60
+    bar = layout.LEFT + 800 + 9  # its colours, from most to nothing
+    assert both[y[0] - 45, bar].mean() > both[y[0] + 45, bar].mean() + 100
+
+
+def test_a_truth_beside_weights_is_blue_and_on_no_scale(sample):
+    bare = {"video": sample["video"]}
+    clean = torch.arange(16) >= 8
+    image = figures.rows(bare, {}, {"when": torch.rand(16) / 16, "clean": clean},
+                       title="t")
+    row = 32 + figures.CELL + 6 + 26 + 10
+    blue = near(image, BLUE)[row]
+    assert blue[layout.LEFT + 405:layout.LEFT + 795].mean() > 0.9
+    assert not blue[layout.LEFT + 5:layout.LEFT + 395].any()
+    when = pixels(image)[row - 26, layout.LEFT:layout.LEFT + 800]
+    assert when.mean(-1).min() < 60  # its own largest is black
+
+
+def test_frames_tell_their_seconds_where_the_rate_is_known():
+    for fps, first, name in ((None, "2", "frame"), (4.0, "2\n0.6",
+                                                   "frame\nsecond")):
+        _, (ax,) = layout.sheet([20], 400, title="t")
+        layout.frame_ticks(ax, [2, 6], fps)
+        assert ax.get_xticklabels()[0].get_text() == first
+        assert ax.texts[0].get_text() == name
+
+
+def test_probabilities_are_told_of_the_first_three(sample, monkeypatch):
+    classes = ["run", "walk", "wave", "kick"]
+    shares = torch.tensor([0.25, 0.625, 0.02, 0.105], requires_grad=True)
+    told = layout.verdict(None, shares, classes)
+    assert told == [("predicted: walk 62%", layout.INK),
+                    ("then run 25%, kick 10%", layout.QUIET)]
+    assert layout.verdict(0, shares, classes)[1] == (
+        "predicted: walk 62% ✗", layout.PREDICTED)
+    assert layout.verdict(1, shares[:2] / 0.875, ())[1:] == [
+        ("predicted: class 1 71% ✓", layout.INK),
+        ("then class 0 29%", layout.QUIET)]
+    with pytest.raises(ValueError, match=r"softmax\(0\)"):
+        layout.verdict(None, shares * 3, classes)
+    notes = notes_of(monkeypatch)
+    figures.strip({"video": sample["video"], "fps": 3.0}, title="t",
+                classes=classes, predicted=shares)
+    assert "predicted: walk 62%" in notes
+
+
+def test_notes_wrap_inside_a_narrow_figure(sample):
+    brief = {"video": sample["video"][:2], "label": 0}
+    image = figures.strip(brief, title="t", columns=2, classes=[
+        "a class with a name", "another that is long"], predicted=1)
+    dark = pixels(image).min(-1) < 200
+    assert not dark[:, -3:].any()
+    red = near(image, VERMILION, 90).any(1)
+    assert near(image, BLUE, 90).any(1).argmax() < red.argmax() - 10
+
+
+def test_strip_brightness_of_cells_follows_when(sample):
+    when = torch.linspace(0, 1, 16)
+    image = figures.strip(
+        sample, sample["mask"].float(), when, title="t", columns=8
+    )
+    grey = pixels(image)
+    # rows from the bottom: axis, true cells, when cells; find the true row
+    blue = near(image, BLUE).sum(1)
+    true_row = int(np.flatnonzero(blue > 200)[5])
+    row = grey[true_row - 26]
+    cells = [row[layout.LEFT + 50 * t + 25].mean() for t in range(16)]
+    # the largest is the darkest, as in the row of the truth below
+    assert np.all(np.diff(cells) < -5) and cells[0] > 235 and cells[-1] < 60
+    truth = near(image, BLUE)[true_row]
+    half = layout.LEFT + 400
+    assert truth[half + 5:half + 395].mean() > 0.9
+    assert truth[layout.LEFT + 5:half - 5].mean() < 0.05
+
+
+def test_strip_spans_equal_expanded_maps(sample):
+    when, where = torch.rand(4), torch.rand(4, 2, 2)
+    spans = torch.stack([torch.arange(4) * 4, torch.arange(4) * 4 + 4], 1)
+    by_spans = figures.strip(sample, where, when, spans=spans, title="t")
+    by_hand = figures.strip(
+        sample, metrics.expand(where[None], spans, 16)[0],
+        metrics.expand(when[None], spans, 16)[0], title="t",
+    )
+    assert by_spans.data == by_hand.data
+
+
+def test_strip_marks_a_wrong_answer(sample):
+    classes = ["run", "walk"]
+    red = []
+    for answer in (0, 1):
+        image = figures.strip(
+            sample, title="t", classes=classes, predicted=answer
+        )
+        colours = pixels(image)
+        red.append((colours[..., 0] - colours[..., 2] > 80).sum())
+    assert red[0] > 30 and red[1] == 0
+
+
+def test_verdict_claims_no_truth_that_is_unknown():
+    classes = ["run", "walk"]
+    assert layout.verdict(None, 1, classes) == [
+        ("predicted: walk", layout.INK)]
+    assert layout.verdict(0, None, classes) == [("true: run", layout.TRUE)]
+    assert layout.verdict(0, 1, classes)[1] == (
+        "predicted: walk ✗", layout.PREDICTED)
+
+
+def test_strip_needs_only_a_video(sample):
+    bare = {"video": sample["video"]}
+    figures.strip(bare, title="t")
+    figures.strip(bare, title="t", when=torch.ones(16), predicted=1)
+    nothing = {key: sample[key] & False for key in ("mask", "relevant")}
+    figures.strip(sample | nothing, title="t")
+
+
+def test_strip_takes_maps_that_still_carry_gradients(sample):
+    where = torch.rand(16, 4, 4, requires_grad=True)
+    when = torch.rand(16, requires_grad=True)
+    figures.strip(sample, where, when, title="t")
+
+
+def test_every_film_is_small_even_of_noise():
+    noise = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)
+    video = noise.float().unfold(2, 3, 1).mean(-1)[..., :62].byte()
+    image = figures.strip({"video": video, "label": 0}, torch.rand(16, 7, 7),
+                        title="t")
+    assert kind(image) == "JPEG" and len(image.data) <= layout.JPEG_BYTES
+
+
+def test_contact_sheet_shows_the_same_moments_of_flow():
+    video = torch.arange(16, dtype=torch.uint8)[:, None, None, None] * 16
+    video = video.expand(16, 3, 20, 20)
+    image = figures.contact_sheet(
+        [video, video[:-1]], ["rgb", "flow"], title="t", columns=5
+    )
+    grey = pixels(image).mean(-1)
+    x = [layout.LEFT + 100 * i + 50 for i in range(5)]
+    top, below = grey[100, x], grey[206, x]
+    assert np.allclose(top, below, atol=3) and np.all(np.diff(top) > 30)
+
+
+def test_boxes_draw_where_they_are_and_skip_missing_ones(sample):
+    frames = sample["video"][:2]
+    true = torch.tensor([[4.0, 4, 12, 28], [4, 4, 12, 28]])
+    none = torch.full((2, 4), torch.nan)
+    image = figures.boxes(frames, none, true, [0, 0], title="t", cell=128)
+    left = layout.RIGHT
+    rows, columns = np.nonzero(near(image, BLUE)[52:])  # below the notes
+    inside = columns < left + 128
+    scale = 128 * (1 - 2 * layout.GUTTER) / 32
+    edge = left + 128 * layout.GUTTER
+    assert abs(columns[inside].min() - (edge + 4 * scale)) < 3
+    assert abs(columns[inside].max() - (edge + 12 * scale)) < 3
+    assert np.ptp(rows) == pytest.approx(24 * 4, abs=5)
+    both = figures.boxes(frames, true + 3, true, [0.6, 0.4], title="t")
+    assert near(both, VERMILION)[60:].sum() > near(image, VERMILION)[60:].sum()
+
+
+def test_boxes_call_no_overlap_where_nothing_is_annotated(sample):
+    frames, box = sample["video"][:1], torch.tensor([[4.0, 4, 12, 28]])
+    none = torch.full((1, 4), torch.nan)
+    unknown = figures.boxes(frames, box, none, [float("nan")], title="t")
+    missed = figures.boxes(frames, none, box, [0.0], title="t")
+    line = slice(72, 90)  # the words over the frame, below two notes
+    assert not near(unknown, VERMILION, 60)[line].any()
+    assert near(missed, VERMILION, 60)[line].any()
+
+
+def test_timeline_bars_span_their_seconds():
+    when = torch.rand(80)
+    image = figures.timeline(
+        when, torch.tensor([[2.0, 4]]), torch.tensor([[5.0, 10]]), fps=8,
+        threshold=0.5, title="t",
+    )
+    for colour, start, end in ((BLUE, 2, 4), (VERMILION, 5, 10)):
+        x = np.flatnonzero(near(image, colour).sum(0) > 8)
+        assert abs(x.min() - (104 + 84 * start)) < 4
+        assert abs(x.max() - (104 + 84 * end)) < 4
+    nothing = figures.timeline(
+        when, torch.zeros(0, 2), torch.zeros(0, 2), fps=8, title="t"
+    )
+    assert not near(nothing, BLUE).any()
+
+
+def summary():
+    """The table of results.summarise for a baseline and one variant."""
+    nan = float("nan")
+    return pd.DataFrame({
+        "n": [5, 1], "mean": [0.6, 0.7], "interval": [0.02, nan],
+        "difference": [nan, 0.1], "difference_interval": [nan, nan],
+    }, index=["baseline", "attention"])
+
+
+def history(key="loss"):
+    return [{"step": i + 1, key: 1 / (i + 1)} for i in range(50)]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: figures.curves({"a": history()}, "loss", title="t", chance=0.1),
+    lambda: figures.curves({"a": history() + history("score")}, "score",
+                         title="t"),
+    lambda: figures.forest(summary(), title="t", label="top-1"),
+    lambda: figures.bars({"a": metrics.Score(0.6, 0.1, 20)}, title="t",
+                       label="share"),
+], ids=["curves", "sparse", "forest", "bars"])
+def test_plots_are_small_png_and_the_same_each_time(draw):
+    first, second = draw(), draw()
+    assert kind(first) == "PNG" and len(first.data) < 40_000
+    assert first.data == second.data
+
+
+def test_curves_do_not_need_a_logged_value_at_every_step():
+    rows = history()
+    rows[9]["score"], rows[49]["score"] = 0.2, 0.8
+    image = figures.curves({"a": rows}, "score", title="t")
+    assert near(image, BLUE).sum() > 100
+
+
+def test_every_history_is_drawn():
+    names = "abcdefgh"
+    seven, eight = (
+        figures.curves({n: history() for n in names[:k]}, "loss", title="t")
+        for k in (7, 8)
+    )
+    assert seven.data != eight.data
+
+
+def test_long_titles_wrap_inside_the_figure(sample):
+    short = figures.strip(sample, title="short")
+    long = figures.strip(sample, title="a long finding " * 12)
+    assert pixels(long).shape[0] > pixels(short).shape[0] + 15
+    assert (pixels(long)[:, -4:] > 245).all()  # nothing runs off the right
+
+
+def test_show_links_the_file_and_follows_the_source():
+    shown = figures.show(figures.strip).data
+    assert shown.startswith("[`lib/show/figures.py`](../lib/show/figures.py)")
+    assert "```python\ndef strip(" in shown and shown.endswith("\n```")
+    method = figures.show(layout.picture)
+    assert method.data == figures.show(layout.picture).data
+
+
+def test_images_and_source_print_no_address():
+    from IPython.core.formatters import DisplayFormatter
+
+    image = figures.bars({"a": metrics.Score(0.6, 0.1, 2)}, title="t", label="")
+    for thing in (image, figures.show(layout.style)):
+        data, _ = DisplayFormatter().format(thing)
+        assert "0x" not in data["text/plain"]
+        nbformat.validate(nbformat.v4.new_output("display_data", data),
+                          "display_data", version=4)
+
+
+def test_matrix_is_darkest_where_the_share_is_largest():
+    def brightness(table):
+        image = figures.matrix(table, ["a", "b"], ["a", "b"], title="finding",
+                             rows_are="true", columns_are="predicted")
+        return np.asarray(Image.open(io.BytesIO(image.data)).convert("L"))
+
+    filled = brightness(torch.tensor([[0.9, 0.1], [0.0, 1.0]]))
+    blank = brightness(torch.zeros(2, 2))
+    assert filled.shape == blank.shape
+    assert filled.mean() < blank.mean() - 5
+
+
+def test_rows_draw_every_map_and_weight_in_its_place(sample):
+    """A map that is bright left and one that is bright right, two lanes."""
+    left = torch.zeros(16, 1, 2)
+    left[..., 0] = 1
+    bare = {"video": sample["video"]}
+    image = pixels(figures.rows(
+        bare, {"left": left, "right": left.flip(-1)},
+        {"first": (torch.arange(16) < 8).float(),
+         "last": (torch.arange(16) >= 8) / 2}, title="t", columns=8))
+    top = 14 + 18  # the title; then frames, two maps and two lanes
+    for row, order in ((1, 1), (2, -1)):
+        y = top + row * (figures.CELL + 6) + 50
+        halves = [image[y, layout.LEFT + x].mean() for x in (15, 85)]
+        assert order * (halves[0] - halves[1]) > 40
+    below = top + 3 * (figures.CELL + 6)
+    # one scale for both lanes: a half is grey
+    for lane, ends in ((0, (38, 255)), (1, (255, 146))):
+        y = below + lane * 26 + 10
+        seen = [image[y, layout.LEFT + x].mean() for x in (25, 775)]
+        assert abs(np.array(seen) - ends).max() < 20
+
+
+def test_sweep_draws_a_line_for_each_name():
+    table = pd.DataFrame({"mean": [0.2, 0.8], "interval": [0.1, None]},
+                         index=[1, 10])
+    one = figures.sweep({"a": table}, title="t", label="y", axis="x")
+    two = figures.sweep({"a": table, "b": table[::-1]}, title="t", label="y",
+                      axis="x")
+    assert kind(one) == "PNG"
+    colours = [tuple(int(c[i:i + 2], 16) for i in (1, 3, 5))
+               for c in layout.CYCLE[:2]]
+    assert near(one, colours[0]).sum() > 100 > near(one, colours[1]).sum()
+    assert near(two, colours[1]).sum() > 100
