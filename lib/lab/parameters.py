@@ -5,6 +5,7 @@ true; `lr: 1e-3` is a text to YAML. `check` compares every parameter with its
 annotation and with the tables below, which all notebooks share.
 """
 
+import ast
 import difflib
 import json
 import math
@@ -241,3 +242,31 @@ def _opened(given: Mapping) -> Iterator[tuple[str, str]]:
             yield name, f"{error}; papermill: -p {name} FILE"
     if given.get("keep") and (ROOT / given["keep"]).is_file():
         yield "keep", "this is a file; papermill: -p keep FOLDER"
+
+
+# These say where to read and write, and how much to train, not what a run
+# comes to.
+APART = ("data_root", "device", "keep", "results", "seeds", "variants",
+         "video")
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a notebook's parameters that shape the result of a run.
+
+    values: a notebook's `globals()`, or parameters by name.
+    """
+    found = {name: values[name]
+             for name in values.get("__annotations__", values)
+             if name not in APART}
+    return found | {"split": str(found["split"])}
+
+
+def defaults(notebook: str) -> dict[str, Any]:
+    """The parameters of a notebook by its number, as its file has them."""
+    (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (source,) = ("".join(cell["source"]) for cell in cells
+                 if "parameters" in cell["metadata"].get("tags", ()))
+    return {node.target.id: ast.literal_eval(node.value)
+            for node in ast.parse(source).body
+            if isinstance(node, ast.AnnAssign)}

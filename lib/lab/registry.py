@@ -1,65 +1,27 @@
 """The registry: one line per run, never trained twice, never mixed.
 
 A file of JSON lines to which lines are only added. A line's `key` says what
-the run depended on: its settings, its data and the code; a line whose key is
-not today's is stale. `threads` says with how many torch computed: on a CPU
-their number changes the order of sums, and with it what training comes to, by
-points of accuracy.
+the run depended on, its settings and its code, `data` is the digest of its
+data; a line whose key is not today's is stale. `threads` says with how many
+torch computed: on a CPU their number changes the order of sums, and with it
+what training comes to, by points of accuracy. The oldest lines have neither
+`data` nor `threads`.
 """
 
-import ast
 import errno
-import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lib import ROOT
 
 FIELDS = ("notebook", "dataset", "split", "variant", "seed", "n_test",
-          "metrics", "params", "key", "commit", "dirty", "device", "torch",
-          "threads", "minutes")  # lines of before have no `threads`
+          "metrics", "params", "key", "data", "commit", "dirty", "device",
+          "torch", "threads", "minutes")
 BEGIN = b'{"notebook": '  # of every line, since FIELDS are written in order
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What the runs of one ablation share.
-
-    params: the settings that all variants have in common.
-    data: the settings of the data set, such as its size and dials.
-    files: the code that the result depends on, from the root: whole files,
-        or "lib/x.py: a b" for the functions or classes a and b with what
-        they need of their file. Then a new neighbour makes no run stale.
-    """
-
-    notebook: str
-    dataset: str
-    split: str
-    n_test: int
-    params: Mapping[str, Any]
-    data: Mapping[str, Any]
-    files: tuple[str, ...]
-    device: str = "auto"
-
-    def line(self, variant: str, settings: Mapping, seed: int) -> dict:
-        """The part of a registry line that is known before the run."""
-        params = {**self.params, **settings}
-        data = {"dataset": self.dataset, "split": self.split, **self.data}
-        return {
-            "notebook": self.notebook, "dataset": self.dataset,
-            "split": self.split, "variant": variant, "seed": seed,
-            "n_test": self.n_test, "params": params,
-            "key": run_key(
-                {"variant": variant, "seed": seed, "params": params}, data,
-                self.files)}
 
 
 class Registry:
@@ -131,29 +93,10 @@ class Registry:
                     f"written ({error.strerror}). Make room, and add it by "
                     f"hand: {text.strip()}") from error
 
-    def find(self, key: str) -> dict | None:
-        """The first line with this key."""
-        return next((x for x in self.lines() if x["key"] == key), None)
-
-    def recorded(self, variants: Mapping[str, Mapping], seeds: Iterable[int],
-                 experiment: Experiment) -> list[dict]:
-        """What the file has of these runs, each with `stale` True or False.
-
-        A line whose key is not that of today's code and settings is stale;
-        it is given, the newest one, only where no fresh line is.
-        """
-        lines, found = self.lines(), []
-        names = ("notebook", "dataset", "split", "variant", "seed")
-        for seed in seeds:
-            for variant, settings in variants.items():
-                wanted = experiment.line(variant, settings, seed)
-                same = [x for x in lines
-                        if all(x[name] == wanted[name] for name in names)]
-                fresh = [x for x in same if x["key"] == wanted["key"]]
-                if same:
-                    found.append((fresh[0] if fresh else same[-1])
-                                 | {"stale": not fresh})
-        return found
+    def find(self, key: str, data: str) -> dict | None:
+        """The first line with this key on data of this digest."""
+        return next((line for line in self.lines() if line["key"] == key
+                     and line.get("data") == data), None)
 
 
 def _whole(path: Path, content: bytes) -> int:
@@ -178,80 +121,6 @@ def _whole(path: Path, content: bytes) -> int:
                 f"{path} is no registry, as {line[:40]!r} is no line of one: "
                 "give `results` another file; this one is left as it is")
     return start
-
-
-def run_key(params: Mapping, data: Mapping, files: Iterable[str]) -> str:
-    """Name what a run depends on: its settings, its data and its code.
-
-    Comments, docstrings and layout of the files do not count, nor does what
-    stands beside the definitions that an entry "lib/x.py: a b" names.
-    """
-    code = {}
-    for entry in map(str, files):
-        name, _, chosen = entry.partition(":")
-        source = (ROOT / name).read_text(encoding="utf-8")
-        code[entry] = _code(source, tuple(chosen.split()))
-    try:
-        text = json.dumps([params, data, code], sort_keys=True)
-    except TypeError as error:
-        raise TypeError("params and data must be numbers, strings, lists and "
-                        f"dicts: {error}") from error
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@lru_cache
-def _code(source: str, chosen: tuple[str, ...]) -> str:
-    tree = ast.parse(source)
-    if chosen:
-        tree.body = _needed(tree, chosen)
-    text = json.dumps(_plain(tree))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _needed(tree: ast.Module, chosen: Iterable[str]) -> list[ast.stmt]:
-    """The definitions of `chosen`, and those of the file that they name."""
-    defined = {name: node for node in tree.body for name in _binds(node)}
-    if unknown := [name for name in chosen if name not in defined]:
-        raise ValueError(f"no {unknown} in the file, which defines "
-                         f"{sorted(defined)}")
-    needed, ahead = set(), list(chosen)
-    while ahead:
-        name = ahead.pop()
-        if name in defined and name not in needed:
-            needed.add(name)
-            ahead += [part.id for part in ast.walk(defined[name])
-                      if isinstance(part, ast.Name)]
-    return [node for node in tree.body if needed.intersection(_binds(node))]
-
-
-def _binds(node: ast.stmt) -> list[str]:
-    """The names that a statement of a module defines; not what it imports."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        return [node.name]
-    targets = (node.targets if isinstance(node, ast.Assign) else
-               [node.target] if isinstance(node, ast.AnnAssign) else [])
-    return [part.id for target in targets for part in ast.walk(target)
-            if isinstance(part, ast.Name)]
-
-
-def _plain(node: Any) -> Any:
-    # not ast.dump, whose text differs between versions of Python
-    if isinstance(node, list):
-        return [_plain(item) for item in node if not _is_text(item)]
-    if isinstance(node, ast.JoinedStr):
-        # 3.12.1 ends a nested format with an empty text
-        node = ast.JoinedStr([part for part in node.values
-                              if getattr(part, "value", None) != ""])
-    if isinstance(node, ast.AST):
-        return [type(node).__name__,
-                {name: _plain(value) for name, value in ast.iter_fields(node)
-                 if name != "kind" and value not in (None, [])}]
-    return repr(node)
-
-
-def _is_text(node: Any) -> bool:
-    return (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str))
 
 
 def commit() -> dict:

@@ -6,8 +6,9 @@ belongs beside those of the trivial answers at the end of this file.
 """
 
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from lib.data.boxes import tightest_boxes
+
+# IoU thresholds of Where-and-When's Tables 3 and 4.
+BOX_ALPHAS = (0.05, 0.1, 0.2, 0.3)
+SEGMENT_ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 class MeanAP(NamedTuple):
@@ -393,3 +398,75 @@ def pick(recipes: dict[str, dict], name: str) -> dict:
     if name not in recipes:
         raise ValueError(f"recipe {name!r}: choose one of {list(recipes)}")
     return recipes[name]
+
+
+def box_scores(outputs: Mapping[str, Tensor], truth: Mapping[str, Any],
+               size: tuple[int, int], seen: Tensor) -> dict[str, float]:
+    """Boxes from `where`, and boxes that need no model, as in Table 3.
+
+    outputs: `where` (B, T, h, w), `logits` (B, K), `label` (B,). truth:
+    `boxes` (B, T, 4) and, where it is known, `relevant` (B, T): the other
+    frames do not count. size: (H, W) of the frames. seen: the training
+    boxes, whose mean area the centre box has.
+
+    `box` and `released box` are read from the maps in the paper's way and
+    in that of its released code; `frame mAP` ranks the boxes of the first
+    by the probability of a class.
+    """
+    true, relevant = truth["boxes"], truth.get("relevant")
+    if relevant is not None:
+        true = true.masked_fill(~relevant[..., None], math.nan)
+    draw = torch.Generator().manual_seed(0)
+    own = boxes_from_maps(outputs["where"], size)
+    found = {
+        "box": own,
+        "released box": boxes_from_maps(outputs["where"], size,
+                                        recipe="released"),
+        "full frame": full_frame(*size).expand_as(true),
+        "centre box": centre_box(
+            *size, area=mean_share(seen, *size)).expand_as(true),
+        "random box": random_boxes(true[..., 0].numel(), *size,
+                                   generator=draw).view_as(true)}
+    probability = outputs["logits"].softmax(1)
+    return {
+        f"{name}@{alpha}": frame_localisation_accuracy(boxes, true, alpha)
+        for name, boxes in found.items() for alpha in BOX_ALPHAS
+    } | {
+        f"frame mAP@{alpha}": frame_map(
+            own, probability, true, outputs["label"], alpha).value
+        for alpha in BOX_ALPHAS}
+
+
+def segment_scores(outputs: Mapping[str, Tensor],
+                   truth: Mapping[str, Any]) -> dict[str, float]:
+    """Segments from `when`, the whole video, and a random segment: Table 4.
+
+    outputs: `when` (B, T), `logits` (B, K), `label` (B,). truth: `segments`,
+    of each video (N, 2) seconds, and `fps` (B,). A segment carries the
+    predicted class, and its probability times the mean weight inside.
+    Temporal mAP by name and threshold.
+    """
+    when = outputs["when"]
+    probability, label = outputs["logits"].softmax(1).max(1)
+    draw = torch.Generator().manual_seed(0)
+    true = list(zip(truth["segments"], outputs["label"].tolist(),
+                    strict=True))
+    found: dict[str, list[Tensor]] = {
+        "segment": [], "released segment": [], "predict all": [],
+        "random segment": []}
+    for weights, rate in zip(when, truth["fps"], strict=True):
+        length, one = when.shape[1] / float(rate), torch.ones(1, 1)
+        for recipe, name in (("paper", "segment"),
+                             ("released", "released segment")):
+            found[name] += segments_from_weights(
+                weights[None], float(rate), recipe=recipe)
+        found["predict all"].append(
+            torch.cat((predict_all(length), one), 1))
+        found["random segment"].append(torch.cat(
+            (random_segments(1, length, generator=draw), one), 1))
+    return {
+        f"{name}@{alpha}": temporal_map([
+            Detections(s[:, :2], k.expand(len(s)), p * s[:, 2])
+            for s, k, p in zip(segments, label, probability, strict=True)
+        ], true, alpha).value
+        for name, segments in found.items() for alpha in SEGMENT_ALPHAS}

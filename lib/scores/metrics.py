@@ -7,8 +7,8 @@ Inputs are CPU tensors; boxes and segments are scored in `localisation.py`.
 
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -282,3 +282,56 @@ def fuse(logits: Sequence[Tensor],
     total = sum(weights)
     return sum(weight / total * one.softmax(1)
                for weight, one in zip(weights, logits, strict=True))
+
+
+def attention_scores(outputs: Mapping[str, Any], truth: Mapping[str, Any],
+                     frames: int) -> dict[str, float]:
+    """How a model's `where` and `when` agree with the true answers.
+
+    outputs: of `predict`: `where` (B, T', H', W'), `when` (B, T'), `spans`.
+    truth: columns of the test videos; `mask` (B, T, H, W), `relevant` (B, T)
+    and `main_actor` (B texts) count where they are there.
+
+    - `where`: share of the maps on the actor, in the relevant frames alone;
+      `point`: how often their maximum is on the actor;
+    - `when`: share of the weights on the relevant frames of the whole video;
+    - `side`: how often most of `where` is on the side of the main actor.
+
+    Beside each: `... chance`, of an attention that is the same everywhere
+    (of `side`: of always the more frequent side); `where centre`, of always
+    looking at the middle; `... true`, of the truth at the maps' resolution.
+    """
+    found: dict[str, float] = {}
+    relevant = truth.get("relevant")
+    if "where" in outputs:
+        where = expand(outputs["where"], outputs["spans"], frames)
+    if "where" in outputs and "mask" in truth:
+        mask = truth["mask"]
+        shares = torch.stack([cell_shares(m, where.shape[2:]) for m in mask])
+        for name, maps in (("where", where), ("where true", shares),
+                           ("where centre", centre_prior(where))):
+            found[name], chance, _ = mass_on_actor(maps, mask,
+                                                   relevant=relevant)
+        found["where chance"] = found["point chance"] = chance
+        found["point"] = pointing_game(where, mask, relevant=relevant).value
+    if "when" in outputs and relevant is not None:
+        spans = outputs["spans"]
+        steps = torch.stack([relevant[:, a:b].double().mean(1)
+                             for a, b in spans.tolist()], 1)
+        for name, weights in (("when", outputs["when"]), ("when true", steps)):
+            found[name], found["when chance"], _ = mass_on_relevant(
+                expand(weights, spans, frames), relevant)
+    if "where" in outputs and "main_actor" in truth:
+        found |= _on_side(where, truth["main_actor"])
+    return found
+
+
+def _on_side(where: Tensor, actors: Sequence[str]) -> dict[str, float]:
+    named = [i for i, side in enumerate(actors) if side in ("left", "right")]
+    maps = where[named].mean(1)
+    half = maps.shape[-1] // 2
+    right = maps[..., -half:].sum((1, 2)) > maps[..., :half].sum((1, 2))
+    true = torch.tensor([actors[i] == "right" for i in named])
+    often = true.double().mean().item() if named else math.nan
+    return {"side": (right == true).double().mean().item(),
+            "side chance": max(often, 1 - often)}

@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from IPython.display import Image, Markdown
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from lib import ROOT
 from lib.scores import metrics
 from lib.show import layout
 from lib.show.layout import CYCLE, INK, PREDICTED, QUIET, TRUE, overlay
@@ -37,7 +39,7 @@ def show(thing: Callable) -> Markdown:
     notebook that was not refreshed after its `lib` file changed.
     """
     source = textwrap.dedent(inspect.getsource(thing)).rstrip()
-    path = f"lib/{Path(inspect.getsourcefile(thing)).name}"
+    path = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
     return Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")
 
 
@@ -188,7 +190,7 @@ def timeline(
     layout.name_row(curve, "when\n(weight)", pad=32)
     if threshold is not None:
         curve.axhline(threshold, color=INK, lw=1, ls=(0, (4, 3)))
-        curve.text(seconds, threshold, "threshold", ha="right", va="bottom")
+        curve.text(0, threshold, " threshold", ha="left", va="bottom")
     pairs = ((1.5, true, TRUE), (0.5, predicted, PREDICTED))
     for y, segments, colour in pairs:
         for start, end in segments.tolist():
@@ -231,62 +233,117 @@ def curves(
     return layout.picture(figure, photo=False, alt=title)
 
 
-def forest(summary, *, title: str, label: str) -> Image:
-    """Mean and 95 % interval per variant; beside it the paired difference.
+def accuracies(
+    runs: Mapping[str, Sequence[float]], gains: Mapping[str, Sequence[float]],
+    *, metric: str, base: str, title: str,
+    interval: Callable[[Sequence[float]], tuple[float, float]],
+) -> Image:
+    """Runs as dots, a line for each row; beside them what it gains.
 
-    `summary` is the table of `results.summarise`. On the right, an interval
-    that does not reach zero tells a variant from the baseline.
+    runs: a metric of each seed, by row. gains: differences to row `base`,
+    paired by seed. interval: gives the mean and half of its 95 % interval,
+    NaN for too few seeds: then it is not drawn, as fewer say nothing about
+    another start of training.
     """
     figure, (left, right) = layout.plot(
-        8.6, 1.1 + 0.32 * len(summary), title, ncols=2, sharey=True
-    )
-    rows = np.arange(len(summary))[::-1]
-    sides = (("mean", "interval"), ("difference", "difference_interval"))
-    for ax, (middle, width) in zip((left, right), sides, strict=True):
-        ax.errorbar(summary[middle], rows, xerr=summary[width].fillna(0),
-                    fmt="o", color=TRUE, ms=5, elinewidth=1.8)
+        8.6, 1.1 + 0.32 * len(runs), title, ncols=2, sharey=True)
+    for level, row in enumerate(reversed(runs)):
+        for ax, numbers in ((left, runs[row]), (right, gains.get(row, []))):
+            middle, half = interval(numbers)
+            ax.plot(numbers, [level] * len(numbers), "o", ms=4,
+                    color=CYCLE[4], alpha=0.8)
+            ax.plot([middle], [level], "|", ms=13, mew=2, color=TRUE)
+            if half == half:
+                ax.plot([middle - half, middle + half], [level] * 2,
+                        color=TRUE, lw=1.8)
+    right.axvline(0, color=INK, lw=1)
+    for ax in (left, right):
         ax.grid(axis="x")
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
-    right.axvline(0, color=INK, lw=1)
-    names = [f"{name} (n={n})" for name, n in summary["n"].items()]
-    left.set_yticks(rows, names)
-    left.set(xlabel=label, ylim=(-0.6, len(summary) - 0.4))
-    right.set_xlabel("difference to the baseline, paired by seed")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        # what is far below a point of accuracy is not drawn as a difference
+        low, high = ax.get_xlim()
+        spare = max(0.0, 0.1 - (high - low)) / 2
+        ax.set_xlim(low - spare, high + spare)
+    names = [f"{row} (n={len(own)})" for row, own in runs.items()]
+    left.set_yticks(range(len(runs)), names[::-1])
+    left.set(xlabel=metric, ylim=(-0.6, len(runs) - 0.4))
+    right.set_xlabel(f"above {base}, seed by seed")
     return layout.picture(figure, photo=False, alt=title)
 
 
-def sweep(summaries: Mapping, *, title: str, label: str, axis: str) -> Image:
-    """Tables of `results.summarise` by name, whose index is a setting."""
+def attention(scores: Mapping[str, float], *, title: str) -> Image:
+    """What `metrics.attention_scores` gave: bars, each beside its rivals.
+
+    The rivals are an attention that is even everywhere (chance), one that
+    always looks at the middle (centre), and the truth itself (true).
+    """
+    rivals = {"chance": "|", "centre": "x", "true": "^"}
+    names = [name for name in scores if not name.endswith((*rivals,))]
+    figure, ax = layout.plot(6.4, 1.0 + 0.36 * len(names), title)
+    for level, name in enumerate(reversed(names)):
+        ax.barh(level, scores[name], 0.5, color=CYCLE[4])
+        marks = [scores.get(f"{name} {rival}") for rival in rivals]
+        for (rival, marker), x in zip(rivals.items(), marks, strict=True):
+            if x is not None:
+                ax.plot(x, level, marker, color=INK, ms=9, mew=1.6,
+                        mfc="none", label=rival)
+    ax.set_yticks(range(len(names)), [f"{name} {scores[name]:.2f}"
+                                      for name in reversed(names)])
+    ax.set(xlabel="share", xlim=(0, 1.04))
+    ax.tick_params(axis="y", length=0)
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    ax.legend(unique.values(), unique, loc="center left",
+              bbox_to_anchor=(1.02, 0.5))
+    return layout.picture(figure, photo=False, alt=title)
+
+
+def sweep(
+    lines: Mapping[str, Mapping[float, tuple[float, float]]], *, title: str,
+    label: str, axis: str,
+) -> Image:
+    """Lines by name: setting -> mean and half of its interval (or NaN)."""
     figure, ax = layout.plot(5.6, 3.0, title)
-    for name, summary in summaries.items():
-        places = np.arange(len(summary))
-        ax.errorbar(places, summary["mean"], summary["interval"].fillna(0),
-                    marker="o", ms=5, capsize=3, label=name)
-        ax.set_xticks(places, [f"{value:g}" for value in summary.index])
+    for name, points in lines.items():
+        places = np.arange(len(points))
+        means, halves = np.array([*points.values()]).T
+        ax.errorbar(places, means, np.nan_to_num(halves), marker="o", ms=5,
+                    capsize=3, label=name)
+        ax.set_xticks(places, [f"{value:g}" for value in points])
     ax.set(xlabel=axis, ylabel=label)
     ax.grid(axis="y")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return layout.picture(figure, photo=False, alt=title)
 
 
-def bars(scores: Mapping, *, title: str, label: str) -> Image:
-    """Scores `metrics.Score(value, chance, n)` by name, each with chance."""
-    figure, ax = layout.plot(6.0, 1.0 + 0.34 * len(scores), title)
-    rows = np.arange(len(scores))[::-1]
-    values = [score.value for score in scores.values()]
-    chances = [score.chance for score in scores.values()]
-    ax.barh(rows, values, 0.55, color=CYCLE[4])
-    ax.scatter(chances, rows, marker="|", s=220, color=INK, lw=1.8,
-               label="chance")
-    for row, value, chance in zip(rows, values, chances, strict=True):
-        ax.annotate(f"{value:.2f}", (max(value, chance), row), (6, 0),
+def columns(values: Mapping[str, float], *, title: str, label: str) -> Image:
+    """One bar for each name, with its value: a few numbers of one run."""
+    figure, ax = layout.plot(6.4, 0.9 + 0.32 * len(values), title)
+    levels = np.arange(len(values))[::-1]
+    ax.barh(levels, [*values.values()], 0.55, color=CYCLE[4])
+    for level, value in zip(levels, values.values(), strict=True):
+        ax.annotate(f"{value:.2f}", (value, level), (6, 0),
                     textcoords="offset points", va="center")
-    names = [f"{name} (n={score.n})" for name, score in scores.items()]
-    ax.set_yticks(rows, names)
-    ax.set(xlabel=label, xlim=(0, 1))
+    ax.set_yticks(levels, [*values])
+    ax.set(xlabel=label, xlim=(0, 1.15 * max(values.values())))
     ax.tick_params(axis="y", length=0)
-    ax.legend(loc="center left", bbox_to_anchor=(1.04, 0.5))
+    return layout.picture(figure, photo=False, alt=title)
+
+
+def histograms(values: Mapping[str, Tensor], *, title: str,
+               label: str) -> Image:
+    """Shares of each name's values over a common range."""
+    figure, ax = layout.plot(5.6, 2.6, title)
+    every = torch.cat([x.flatten() for x in values.values()])
+    edges = np.linspace(float(every.min()), float(every.max()), 31)
+    for (name, x), colour in zip(values.items(), CYCLE, strict=False):
+        x = x.flatten().numpy()
+        ax.hist(x, edges, weights=np.full(len(x), 1 / len(x)), alpha=0.6,
+                color=colour, label=f"{name}, mean {x.mean():.2f}")
+    ax.set(xlabel=label, ylabel="share")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return layout.picture(figure, photo=False, alt=title)
 
 

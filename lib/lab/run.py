@@ -1,0 +1,161 @@
+"""Train what the registry lacks: `python -m lib.lab.run [03 04 ...]`.
+
+For each notebook, and each of its presets that names a registry and whose
+data are at hand, every row and seed without a line of today's code and
+settings is trained: in parallel processes, one thread each on a CPU, or
+several on each GPU. Stop it at any time; the next call goes on from the
+checkpoints. `--list` only says what is left.
+"""
+
+import argparse
+import json
+import linecache
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Mapping
+
+import torch
+import yaml
+
+from lib import ROOT
+
+PER_GPU = 4
+PROCESSES = "LAB_PROCESSES"  # tells one of them how many there are
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def study_of(notebook: str, preset: str):
+    """The study of a notebook under a preset, and the preset's rows, seeds.
+
+    Runs the notebook's cells, without a kernel, as far as `study = Study(`.
+    """
+    from lib.lab.fingerprint import CELL
+
+    (path,) = NOTEBOOKS.glob(f"{notebook}_*.ipynb")
+    chosen = yaml.safe_load((NOTEBOOKS / "presets" / notebook
+                             / f"{preset}.yaml").read_text(encoding="utf-8"))
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    names = vars(module)
+    names["display"] = lambda *things: None
+    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+        if cell["cell_type"] != "code":
+            continue
+        source, file = "".join(cell["source"]), f"{CELL} {number}>"
+        linecache.cache[file] = (len(source), None,
+                                 source.splitlines(keepends=True), file)
+        exec(compile(source, file, "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            names.update(chosen)
+        if "study" in names:
+            return names["study"], chosen["variants"], chosen["seeds"]
+    raise ValueError(f"{path.name} makes no study")
+
+
+def left_of(study, rows, seeds) -> list[dict]:
+    """Heads of the runs that have no line of today's code and data."""
+    heads = [study.head(row, seed) for seed in seeds for row in rows]
+    done = {(line["key"], line.get("data"))
+            for line in study.registry.lines()}
+    return [head for head in heads
+            if (head["key"], study.data.digest) not in done]
+
+
+def work(notebook: str, preset: str) -> None:
+    """One process of several: train what is left and nobody else trains."""
+    from lib.lab.checkpoints import CheckpointError
+
+    study, rows, seeds = study_of(notebook, preset)
+    while left := left_of(study, rows, seeds):
+        for head in left:
+            if head not in left_of(study, rows, seeds):
+                continue  # another process has finished it
+            try:
+                (line,) = study.run([head["variant"]], [head["seed"]])
+                print(said(notebook, preset, line,
+                           len(left_of(study, rows, seeds))), flush=True)
+                break
+            except CheckpointError:  # another process is training it
+                continue
+        else:
+            time.sleep(5)
+
+
+def presets(notebooks: list[str]) -> list[tuple[str, str]]:
+    """Notebook and name of each preset that keeps its runs in a registry."""
+    found = []
+    for file in sorted((NOTEBOOKS / "presets").glob("*/*.yaml")):
+        chosen = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        number = file.parent.name
+        if chosen.get("results") and number in (notebooks or [number]):
+            found.append((number, file.stem))
+    return found
+
+
+def said(notebook: str, preset: str, line: Mapping, left: int) -> str:
+    """What is done and left; a run is taken to last as long as the last."""
+    processes = int(os.environ.get(PROCESSES, 1))
+    minutes = math.ceil(left * line["minutes"] / processes)
+    return (f"{notebook} {preset}: {line['variant']}, seed {line['seed']} "
+            f"done; {left} left, about {minutes} min")
+
+
+def train(notebook: str, preset: str, processes: int) -> int:
+    """Start the processes of one preset and wait for them; 0 if all is well.
+
+    However this ends, none of them is left behind.
+    """
+    gpus = torch.cuda.device_count()
+    running = []
+    try:
+        for number in range(processes):
+            own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+                   PROCESSES: str(processes)}
+            if gpus:
+                own["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
+            running.append(subprocess.Popen(
+                [sys.executable, "-m", "lib.lab.run", "--work", notebook,
+                 preset], cwd=ROOT, env=os.environ | own))
+        return max(process.wait() for process in running)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.lab.run",
+                                     description=__doc__.split("\n")[0])
+    parser.add_argument("notebooks", nargs="*", help="numbers, as 03; or all")
+    parser.add_argument("--processes", type=int, help="at once; by default "
+                        "one for each core, or four for each GPU")
+    parser.add_argument("--list", action="store_true",
+                        help="say what is left, and train nothing")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.work:
+        work(*chosen.notebooks)
+        return 0
+    processes = chosen.processes or (
+        PER_GPU * torch.cuda.device_count() or os.cpu_count())
+    failed = 0
+    for notebook, preset in presets(chosen.notebooks):
+        if chosen.list:
+            study, rows, seeds = study_of(notebook, preset)
+            left = left_of(study, rows, seeds)
+            print(f"{notebook} {preset}: {len(left)} of "
+                  f"{len(rows) * len(seeds)} runs left")
+        else:
+            failed |= train(notebook, preset, processes)
+    return failed
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main(sys.argv[1:]))
