@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no variant of {options.dataset} has runs on splits 1, 2 and "
               f"3 with {options.metric!r} in {options.registry}")
         return 1
-    print(tables.summarise(means, options.metric, options.baseline))
+    rows = dict.fromkeys(line["variant"] for line in means)
+    print(tables.overview(means, rows, [options.metric], options.baseline))
     return 0
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 import yaml
 
 SECTIONS = (
-    "the idea", "notation", "the data", "the model", "checks", "train", "what",
-    "ablate", "paper and ours", "the explorer", "exercises",
+    "the idea", "the world", "the model", "train", "what it looks at",
+    "the paper's tables", "why", "paper and code", "exercises",
 )
+CELLS, LINES = (30, 45), 450  # code cells of a paper's notebook, all lines
 FORBIDDEN = {
     r"^\s*[!%]+\s*(pip|conda)\b": "installs packages",
     r"^\s*%%?time": "prints a time",
     r"%matplotlib\s+(widget|notebook)": "needs a live figure",
-    r"\binteract(ive)?\(": "`interact` hangs papermill; see lib/show/explorer.py",
+    r"\binteract(ive)?\(": "`interact` hangs papermill: see Explorer",
     r"\bOutput\(": "`Output` widgets hang headless runs",
     r"\bclear_output\b|\bdisplay_id\b": "nbval cannot follow live displays",
     r";\s*$": "a trailing `;` silences nothing under nbval",
@@ -37,9 +38,9 @@ UNSTABLE = {
     r"Traceback \(most recent": "a traceback",
 }
 OPT_OUTS = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
-TRAINING = {"fit", "ablate"}  # what lib calls it: one run, all of them
+TRAINING = {"fit", "run", "trained"}  # what lib calls it
 # What a tag must not hide: shapes, checks of theory, recorded tables.
-COMPARABLE = r"allclose|\.shape\b|recorded\(|DataFrame|summarise|overview"
+COMPARABLE = r"allclose|\.shape\b|recorded\(|DataFrame|against\(|overview\("
 PLAIN = r"(str|int|float|bool|list|dict)(\[[\w, ]+\])?"
 
 
@@ -71,6 +72,8 @@ def parameters(notebook, path: Path) -> Iterator[str]:
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
+    if any("parameters=globals()" in cell.source for cell in later):
+        read.add("results")  # a study takes it from there
     stored = {
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
@@ -122,6 +125,11 @@ def shape(notebook, path: Path) -> Iterator[str]:
     lengths = sorted(len(c.source.split("\n")) for c in code(notebook))
     if lengths[-1] > 45 or lengths[(len(lengths) - 1) * 9 // 10] > 25:
         yield f"long code cells, up to {lengths[-1]} lines: 45, and p90 25"
+    if "01" <= path.name[:2] <= "05":
+        if not CELLS[0] <= len(lengths) <= CELLS[1]:
+            yield f"{len(lengths)} code cells, not {CELLS[0]} to {CELLS[1]}"
+        if sum(lengths) > LINES:
+            yield f"{sum(lengths)} lines of code, more than {LINES}"
     for line in "\n".join(c.source for c in code(notebook)).split("\n"):
         if len(line) > 79:
             yield f"more than 79 columns: {line[:50]!r}"
@@ -264,7 +272,7 @@ def sections(notebook, path: Path) -> Iterator[str]:
         for title in re.findall(r"^## +(?:\d+\W+)?(.*)", c.source, re.M)
     ]
     expected = SECTIONS if "01" <= path.name[:2] <= "05" else ()
-    for title, wanted in zip([*titles, *[""] * 11], expected, strict=False):
+    for title, wanted in zip([*titles, *[""] * 9], expected, strict=False):
         if not title.startswith(wanted):
             yield f"section {title!r} stands where {wanted!r} is expected"
             return

@@ -62,19 +62,28 @@ def run_preset(
 # Appended to a notebook: its tables again, from registries made up here.
 AGAIN = """
 import random
+
+from lib.lab.tables import Records
+
 CASES = {"whole": (1.0, False), "half": (0.4, False), "stale": (1.0, True),
          "empty": (0.0, False)}
 
 
-def made_up(self, variants, seeds, experiment):
+class Some(dict):
+    def get(self, name, default=None):
+        return random.Random(name + str(self["seed"])).random()
+
+
+def made_up(self, preset):
+    rows, seeds, _ = self.preset(preset)
     draw = random.Random(0)
-    return [{"variant": variant, "seed": seed, "stale": stale,
-             "metrics": {name: draw.random() for name in METRICS}}
-            for seed in seeds for variant in variants
-            if draw.random() < share]
+    return Records([
+        {"variant": row, "seed": seed, "stale": stale,
+         "metrics": Some(seed=seed)}
+        for seed in seeds for row in rows if draw.random() < share], [])
 
 
-Registry.recorded = made_up
+Study.recorded = made_up
 for case, (share, stale) in CASES.items():
     print("case", case)
     for source in SOURCES:
@@ -82,30 +91,42 @@ for case, (share, stale) in CASES.items():
 """
 
 
-def tables_again(number: str, metrics: tuple[str, ...],
-                 folder: Path) -> dict[str, str]:
+def tables_again(number: str, folder: Path) -> dict[str, str]:
     """Run notebook `number` at the tiny scale, then its tables four times.
 
     They are drawn again from made-up registries, in which runs have all
-    `metrics`: a whole one, one with holes, a stale and an empty one. What
+    metrics: a whole one, one with holes, a stale and an empty one. What
     each printed is returned by name.
     """
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, 4)
-    sources = [c.source for c in notebook.cells if c.cell_type == "code"]
-    first = next(i for i, s in enumerate(sources) if "def recorded" in s)
-    last = next(i for i, s in enumerate(sources) if "Explorer(" in s)
-    chosen = [f"SOURCES = {sources[first:last]!r}", f"METRICS = {metrics!r}",
-              AGAIN]
-    notebook.cells.append(nbformat.v4.new_code_cell("\n".join(chosen)))
+    titles = [c.source for c in notebook.cells]
+    first, last = (next(i for i, s in enumerate(titles) if word in s)
+                   for word in ("## The paper's tables", "## Why"))
+    sources = [c.source for c in notebook.cells[first:last]
+               if c.cell_type == "code"]
+    notebook.cells.append(nbformat.v4.new_code_cell(
+        f"SOURCES = {sources!r}\n{AGAIN}"))
     nbformat.write(notebook, folder / path.name)
     done = papermill(
         folder / path.name, folder / "out.ipynb", "-f",
         str(ROOT / "notebooks" / "presets" / number / "tiny.yaml"))
-    counts = [cell.get("execution_count") for cell in done.cells
-              if cell.cell_type == "code"]
-    assert None not in counts
-    text = "".join(output.get("text", "") for output
-                   in done.cells[-1].outputs)
+    assert None not in [cell.get("execution_count") for cell in done.cells
+                        if cell.cell_type == "code"]
+    text = "".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        for output in done.cells[-1].outputs)
     parts = text.split("case ")[1:]
     return {part.split("\n")[0]: part for part in parts}
+
+
+def check_tables(number: str, folder: Path) -> None:
+    """The tables of a notebook say what the records are."""
+    said = tables_again(number, folder)
+    assert set(said) == {"whole", "half", "stale", "empty"}
+    assert "recorded runs" in said["whole"]
+    for case in ("whole", "stale"):
+        assert "nan" not in said[case].lower(), said[case]
+    assert "by earlier code" in said["stale"]
+    assert "by earlier code" not in said["whole"]
+    assert "0 recorded runs" in said["empty"]

@@ -9,7 +9,6 @@ out of date.
 
 import base64
 import json
-import math
 import re
 import sys
 from pathlib import Path
@@ -19,13 +18,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lib.lab import parameters, tables  # noqa: E402
 from lib.lab.registry import Registry  # noqa: E402
-from lib.lab.tables import (
-    as_text,  # noqa: E402
-    summarise,  # noqa: E402
-)
-from lib.networks import cnn3d  # noqa: E402
-from lib.networks.cnn2d import fingerprint  # noqa: E402
 
 PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
 # without and with attention, by notebook
@@ -35,46 +29,34 @@ ROWS = {"01": ("baseline", "full"), "02": ("FC, woTA", "FC, wiTA"),
         "05": ("plain", "STA")}
 
 
-def preset(notebook: str) -> dict:
-    """The settings of the runs that the README reports, as lines have them."""
+def recorded(notebook: str) -> list[dict]:
+    """The newest line of each run of the two rows in the lab preset."""
     file = ROOT / "notebooks" / "presets" / notebook / "lab.yaml"
-    chosen = yaml.safe_load(file.read_text(encoding="utf-8"))
-    name, weights = chosen["backbone"], chosen["weights"]
-    if notebook == "04":  # whose rows start from several weights
-        return chosen
-    if name in cnn3d.MAKERS:
-        start = cnn3d.fingerprint(name, weights)
-        return chosen | {"start": start if notebook == "02" else [start]}
-    digest = fingerprint(name, weights)
-    if "fields" in chosen:  # a second network, on flow
-        digest = [digest, fingerprint(name, weights, 2 * chosen["fields"])]
-    return chosen | {"weights": digest}
+    chosen = parameters.defaults(notebook) | yaml.safe_load(
+        file.read_text(encoding="utf-8"))
+    about = {"notebook": notebook, "dataset": chosen["dataset"],
+             "split": chosen["split"], "key": "",
+             "params": parameters.settings(chosen)}
+    heads = [about | {"variant": row, "seed": seed}
+             for row in ROWS[notebook] for seed in chosen["seeds"]]
+    lines = Registry(f"notebooks/results/{notebook}.jsonl").lines()
+    return tables.Records.of(lines, heads).lines
 
 
 def result(notebook: str) -> str:
     """One cell of the table of papers: accuracy with and without attention."""
-    (without, with_it), chosen = ROWS[notebook], preset(notebook)
-    lines = []
-    for line in Registry(f"notebooks/results/{notebook}.jsonl").lines():
-        had = line["params"] | {
-            name: line[name] for name in ("dataset", "split", "n_test")
-        }
-        same = all(had[name] == chosen[name] for name in had.keys() & chosen)
-        if same and line["variant"] in (without, with_it):
-            lines.append(line)
-    # a run that was repeated after a change stands for the older ones
-    newest = {(line["variant"], line["seed"]): line for line in lines}
-    if {variant for variant, _ in newest} != {without, with_it}:
+    without, with_it = ROWS[notebook]
+    runs = tables.values(recorded(notebook), "top-1")
+    if {*runs} != {without, with_it}:
         return "not yet"
-    table = summarise(newest.values(), "top-1", without)
-    base, full = 100 * table.loc[without], 100 * table.loc[with_it]
-    gain, width = full["difference"], full["difference_interval"]
-    clear = not math.isnan(width) and abs(gain) > width
-    return (
-        f"{full['mean']:.1f} %, without attention {base['mean']:.1f} %"
-        f" (difference {as_text(gain, '+.1f', width)}"
-        f"{'' if clear else ', too small to tell'})"
-    )
+    base, full = (100 * tables.mean([*runs[row].values()])[0]
+                  for row in (without, with_it))
+    gain, width = (100 * x for x in tables.mean(
+        tables.gains(runs, with_it, without)))
+    clear = abs(gain) > width
+    return (f"{full:.1f} %, without attention {base:.1f} % (difference "
+            f"{tables.as_text(gain, width, '+.1f')}"
+            f"{'' if clear else ', too small to tell'})")
 
 
 def render(text: str) -> str:

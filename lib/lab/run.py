@@ -8,6 +8,7 @@ checkpoints. `--list` only says what is left.
 """
 
 import argparse
+import ast
 import json
 import linecache
 import math
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import yaml
@@ -49,12 +50,22 @@ def study_of(notebook: str, preset: str):
         source, file = "".join(cell["source"]), f"{CELL} {number}>"
         linecache.cache[file] = (len(source), None,
                                  source.splitlines(keepends=True), file)
-        exec(compile(source, file, "exec"), names)
+        tree = ast.parse(source)
+        tree.body = [*_up_to_study(tree.body)]  # what follows would train
+        exec(compile(tree, file, "exec"), names)
         if "parameters" in cell["metadata"].get("tags", ()):
             names.update(chosen)
         if "study" in names:
             return names["study"], chosen["variants"], chosen["seeds"]
     raise ValueError(f"{path.name} makes no study")
+
+
+def _up_to_study(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for statement in statements:
+        yield statement
+        if isinstance(statement, ast.Assign) and (
+                ast.unparse(statement.targets[0]) == "study"):
+            return
 
 
 def left_of(study, rows, seeds) -> list[dict]:

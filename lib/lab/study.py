@@ -180,7 +180,11 @@ class Study:
                 "threads": torch.get_num_threads(),
                 "minutes": round((time.monotonic() - start) / 60, 3)}
             if self.registry:
-                self.registry.append(line)
+                # another process may have finished it in the meantime
+                found = self.registry.find(head["key"], head["data"])
+                if not found:
+                    self.registry.append(line)
+                line = found or line
         return line | {"stale": False}
 
     # What to look at after a run.

@@ -2,8 +2,8 @@
 
 A *sheet* is a figure of stacked rows. In a row frame `i` spans one unit of x,
 `[i, i + 1)`, and y runs from 0 (bottom) to 1 (top); so cells below a film
-line up with its frames whatever the size of the video. `lib/show/figures.py` builds
-its figures from these pieces.
+line up with its frames whatever the size of the video. `figures.py` is built
+from these pieces.
 """
 
 import io

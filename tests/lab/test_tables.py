@@ -1,185 +1,124 @@
-"""Ablations, intervals, comparisons, and the papers' typed figures."""
+"""Tables: intervals, paired gains, verdicts, and the papers' figures."""
 
-import errno
 import math
 
-import pandas as pd
 import pytest
 import three_splits
-import torch
 import yaml
 
 from lib import ROOT
 from lib.lab import tables
-from lib.lab.registry import FIELDS, Experiment, Registry
-
-VARIANTS = {"pooling": {"where": False}, "full": {"where": True}}
+from lib.lab.registry import FIELDS, Registry
 
 
-def experiment(**changes):
-    return Experiment(**{
-        "notebook": "03", "dataset": "puppets", "split": "test", "n_test": 9,
-        "params": {"steps": 5}, "data": {"size": 32}, "device": "cpu",
-        "files": ("lib/lab/tables.py",)} | changes)
-
-
-def lines(metric="accuracy", stale=False, **variants):
-    return [{"variant": variant, "seed": seed, "metrics": {metric: value},
-             "stale": stale}
-            for variant, values in variants.items()
+def lines(metric="top-1", **rows):
+    return [{"variant": row, "seed": seed, "metrics": {metric: value}}
+            for row, values in rows.items()
             for seed, value in enumerate(values)]
 
 
-class Runs:
-    """Counts what was run; stops like an interrupted notebook if asked."""
-
-    def __init__(self, stop=99):
-        self.seen, self.stop = [], stop
-
-    def __call__(self, variant, seed):
-        if len(self.seen) == self.stop:
-            raise KeyboardInterrupt
-        self.seen.append((variant, seed))
-        return {"accuracy": torch.tensor(0.5 + 0.1 * (variant == "full")),
-                "undefined": math.nan}
+FIVE = {"base": [0.50, 0.52, 0.51, 0.49, 0.53],
+        "full": [0.55, 0.56, 0.57, 0.54, 0.58]}
 
 
-def test_ablate_runs_each_once_and_goes_on_after_an_interruption(tmp_path):
-    registry, first, then, again = (
-        Registry(tmp_path / "03.jsonl"), Runs(stop=3), Runs(), Runs())
-    seeds = [0, 1]
-    with pytest.raises(KeyboardInterrupt):
-        tables.ablate(VARIANTS, seeds, first, experiment=experiment(),
-                       registry=registry)
-    assert first.seen == [("pooling", 0), ("full", 0), ("pooling", 1)]
-    found = tables.ablate(VARIANTS, seeds, then, experiment=experiment(),
-                           registry=registry)
-    assert then.seen == [("full", 1)] and len(found) == 4
-    tables.ablate(VARIANTS, seeds, again, experiment=experiment(),
-                   registry=registry)
-    assert again.seen == []
-    assert all(set(line) == set(FIELDS) for line in registry.lines())
-    assert [(x["variant"], x["seed"]) for x in found] == [
-        (variant, seed) for seed in seeds for variant in VARIANTS]
-    assert found[1]["metrics"]["accuracy"] == pytest.approx(0.6)
-    # a metric without a value is kept as such, in words JSON knows
-    assert found[1]["metrics"]["undefined"] is None
-    assert found[1]["params"] == {"steps": 5, "where": True}
+def test_an_interval_by_hand_and_none_from_fewer_than_five_seeds():
+    middle, half = tables.mean([1.0, 2.0, 3.0, 4.0, 5.0])
+    # t(0.975, 4) = 2.776, standard deviation sqrt(2.5)
+    assert (middle, half) == pytest.approx((3.0, 2.776 * math.sqrt(2.5 / 5)),
+                                           abs=2e-3)
+    assert tables.mean([1.0, 3.0])[0] == 2.0
+    assert math.isnan(tables.mean([1.0, 3.0, 2.0, 2.0])[1])
+    assert all(map(math.isnan, tables.mean([])))
 
 
-def test_a_line_tells_the_number_of_threads(tmp_path):
-    (found,) = tables.ablate({"full": {}}, [0], Runs(),
-                              experiment=experiment())
-    assert found["threads"] == torch.get_num_threads()
+def test_gains_are_paired_by_seed_whatever_the_order():
+    runs = tables.values(lines(base=[0.1, 0.2], full=[0.4, 0.6])[::-1],
+                         "top-1")
+    assert sorted(tables.gains(runs, "full", "base")) == pytest.approx(
+        [0.3, 0.4])
+    del runs["base"][0]
+    assert tables.gains(runs, "full", "base") == pytest.approx([0.4])
+    assert tables.gains(runs, "full", "nobody") == []
 
 
-def test_ablate_stops_where_a_line_is_not_written(tmp_path, monkeypatch):
-    registry, runs = Registry(tmp_path / "03.jsonl"), Runs()
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("lib.lab.registry.os.fsync", full)
-    with pytest.raises(OSError, match="could not be written"):
-        tables.ablate(VARIANTS, [0], runs, experiment=experiment(),
-                       registry=registry)
-    assert len(runs.seen) == 1 and registry.lines() == []
+def test_a_value_that_lacks_is_no_zero_and_a_run_counts_once():
+    some = [*lines(full=[0.4]), {"variant": "full", "seed": 1,
+                                 "metrics": {"top-1": None}}]
+    assert tables.values(some, "top-1") == {"full": {0: 0.4}}
+    with pytest.raises(ValueError, match="two lines of full, seed 0"):
+        tables.values([*some, *lines(full=[0.5])], "top-1")
 
 
-def test_ablate_trains_nothing_for_a_file_that_is_no_registry(tmp_path):
-    registry, runs = Registry(tmp_path / "notes.txt"), Runs()
-    registry.path.write_text("my notes")
-    with pytest.raises(ValueError, match="is no registry"):
-        tables.ablate(VARIANTS, [0], runs, experiment=experiment(),
-                       registry=registry)
-    assert not runs.seen and registry.path.read_text() == "my notes"
+PAPER = tables.frame({"Ours": {"A": 60.0, "B": 40.0, "C": "not given"},
+                      "Base": {"A": 55.0, "B": 45.0, "C": 1.0}})
 
 
-def test_ablate_without_a_registry_gives_the_same_lines(tmp_path):
-    kept, loose = (
-        tables.ablate(VARIANTS, [0], Runs(), experiment=experiment(),
-                       registry=registry)
-        for registry in (Registry(tmp_path / "03.jsonl"), None))
-    for line in kept + loose:
-        assert line.pop("minutes") >= 0
-    assert kept == loose
+@pytest.mark.parametrize("column, verdict", [
+    ("A", "confirmed"), ("B", "contradicted"),
+    ("C", "no figure in the paper")])
+def test_against_the_paper(column, verdict):
+    table = tables.against(lines(**FIVE), PAPER, column,
+                           [("full", "base", "Ours", "Base"),
+                            ("other", "base", "Ours", "Base")])
+    assert list(table.index) == ["full – base"]
+    (row,) = table.to_dict("records")
+    assert row["verdict"] == verdict and row["n"] == 5
+    assert row["ours"].startswith("56.0 ±")
+    assert row["our gain"].startswith("+5.0 ±")
+    assert row["visible"] == row["our gain"].split("± ")[1]
 
 
-@pytest.mark.parametrize("change", [
-    {"params": {"steps": 6}}, {"data": {"size": 48}}, {"split": "2"},
-    {"dataset": "ucf101"}, {"files": ("lib/lab/registry.py",)}])
-def test_any_setting_that_matters_means_another_run(tmp_path, change):
-    registry, runs = Registry(tmp_path / "03.jsonl"), Runs()
-    for about in (experiment(), experiment(**change)):
-        tables.ablate(VARIANTS, [0], runs, experiment=about,
-                       registry=registry)
-    assert len(runs.seen) == 4
+def test_no_verdict_from_a_wide_interval_or_few_seeds():
+    wide = {"base": [0.5] * 5, "full": [0.3, 0.7, 0.5, 0.6, 0.45]}
+    few = {name: values[:4] for name, values in FIVE.items()}
+    for runs in (wide, few):
+        table = tables.against(lines(**runs), PAPER, "A",
+                               [("full", "base", "Ours", "Base")])
+        assert list(table["verdict"]) == ["undecided"]
 
 
-def test_stale_lines_are_shown_and_never_mixed(tmp_path):
-    registry, runs = Registry(tmp_path / "03.jsonl"), Runs()
-    tables.ablate(VARIANTS, [0, 1], runs, experiment=experiment(),
-                   registry=registry)
-    now = experiment(params={"steps": 7})
-    tables.ablate({"full": VARIANTS["full"]}, [0], runs, experiment=now,
-                   registry=registry)
-    found = registry.recorded(VARIANTS, [0, 1, 2], now)
-    assert [(x["variant"], x["seed"], x["stale"]) for x in found] == [
-        ("pooling", 0, True), ("full", 0, False), ("pooling", 1, True),
-        ("full", 1, True)]
-    summary = tables.summarise(found, "accuracy", "full")
-    assert list(summary.index) == ["full", "pooling (stale)", "full (stale)"]
-    assert list(summary["n"]) == [1, 2, 1]
-    # paired with the stale baseline, which has seed 1 only
-    assert summary.loc["pooling (stale)", "difference"] == pytest.approx(-0.1)
+def test_an_overview_of_several_metrics():
+    some = lines(**FIVE) + [{"variant": "when", "seed": 0,
+                             "metrics": {"top-1": 0.5, "when": 0.8}}]
+    table = tables.overview(some, ["base", "full", "when", "nobody"],
+                            ["top-1", "when"], "base")
+    assert list(table.index) == ["base", "full", "when"]
+    assert list(table["n"]) == [5, 5, 1]
+    assert table.loc["when", "when"] == "80.0"
+    assert table.loc["base", "when"] == "–"
+    assert table.loc["full", "gain over base"].startswith("+5.0 ±")
+    assert table.loc["base", "gain over base"] == "–"
 
 
-def test_intervals_against_numbers_worked_out_by_hand():
-    summary = tables.summarise(
-        lines(base=[0.7, 0.85, 0.8], full=[0.8, 0.9, 1.0]), "accuracy",
-        "base")
-    full = summary.loc["full"]
-    # s = 0.1, t(0.975, 2) = 4.302653: 4.302653 * 0.1 / sqrt(3)
-    assert full["mean"] == pytest.approx(0.9)
-    assert full["interval"] == pytest.approx(0.248414, abs=1e-6)
-    # differences 0.1, 0.05, 0.2: mean 0.116667, s 0.0763763
-    assert full["difference"] == pytest.approx(0.116667, abs=1e-6)
-    assert full["difference_interval"] == pytest.approx(0.189729, abs=1e-6)
-    assert math.isnan(summary.loc["base", "difference"])
-    assert list(summary["n"]) == [3, 3]
+def head(row="full", seed=0, key="new", **params):
+    return {"notebook": "03", "dataset": "puppets", "split": "1",
+            "variant": row, "seed": seed, "key": key,
+            "params": {"steps": 5, "lr": 0.1} | params}
 
 
-def test_differences_are_paired_by_seed_whatever_the_order():
-    # the seeds differ a lot, the gain within each hardly
-    few = lines(base=[0.1, 0.5, 0.9], full=[0.21, 0.6, 0.99])
-    for order in (few, few[::-1]):
-        full = tables.summarise(order, "accuracy", "base").loc["full"]
-        assert full["interval"] > 0.9
-        assert full["difference"] == pytest.approx(0.1)
-        assert full["difference_interval"] < 0.03
-    # only seeds that both have count for the difference
-    full = tables.summarise(few[:2] + few[3:], "accuracy", "base").loc["full"]
-    assert full["difference"] == pytest.approx(0.105) and full["n"] == 3
+def line(data="here", **changes):
+    return head(**changes) | {"data": data, "metrics": {"top-1": 0.5}}
 
 
-def test_one_seed_has_no_interval_and_no_value_is_no_zero():
-    summary = tables.summarise(lines(base=[0.5], full=[0.7, None]),
-                                "accuracy", "base")
-    assert summary.loc["full", "n"] == 1
-    assert math.isnan(summary.loc["full", "interval"])
-    assert tables.as_text(math.nan, ".1f") == "–"
-    assert tables.as_text(1.25, ".2f") == "1.25"
-    assert tables.as_text(1.25, "+.2f", 0.5) == "+1.25 ± 0.5"
+def test_recorded_lines_are_fresh_stale_or_missing():
+    lines = [line(key="old"), line(row="w/o", key="old", steps=6),
+             line(row="base", key="old"), line(row="base")]
+    wanted = [head(row) for row in ("full", "w/o", "base")]
+    found = tables.Records.of(lines, wanted)
+    assert [(x["variant"], x["stale"]) for x in found.lines] == [
+        ("full", True), ("base", False)]
+    assert found.missing == [wanted[1]]  # other settings are another run
+    assert found.fresh == [found.lines[1]]
+    assert str(found) == (
+        "2 recorded runs, 1 not yet trained; 1 of them by earlier code "
+        "(train them: python -m lib.lab.run)")
 
 
-def test_summarise_names_what_is_wrong():
-    few = lines(base=[0.1], full=[0.2])
-    alone = tables.summarise(few, "accuracy", "not yet run")
-    assert alone["difference"].isna().all() and not alone["mean"].isna().any()
-    with pytest.raises(KeyError, match="accuracy"):
-        tables.summarise(few, "top5", "base")
-    with pytest.raises(ValueError, match="two lines of base"):
-        tables.summarise(few + few[:1], "accuracy", "base")
+def test_a_line_of_other_data_does_not_count_where_the_data_is_at_hand():
+    lines, wanted = [line(data="there")], [head()]
+    assert tables.Records.of(lines, wanted, "here").missing == wanted
+    assert not tables.Records.of(lines, wanted, "there").missing
+    assert not tables.Records.of(lines, wanted).missing  # data not at hand
 
 
 @pytest.mark.parametrize("correct, n, low, high", [
@@ -192,12 +131,6 @@ def test_the_wilson_interval_against_published_values(correct, n, low, high):
     assert got == pytest.approx((low, high), abs=1e-4)
     mirrored = tables.accuracy_interval(n - correct, n)
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-4)
-
-
-def test_an_impossible_share_is_refused():
-    for correct, n in ((3, 2), (-1, 2), (0, 0)):
-        with pytest.raises(ValueError, match=f"{correct} of {n}"):
-            tables.accuracy_interval(correct, n)
 
 
 def test_every_typed_figure_has_the_schema():
@@ -233,83 +166,6 @@ def test_the_papers_figures_where_its_text_repeats_them():
         tables.paper("where_and_when", "9")
 
 
-def test_compare_says_whether_the_signs_agree():
-    table = pd.DataFrame({"HMDB51": {
-        "Base": 50.0, "Up": 53.0, "Down": 48.0, "Unsure": 51.0, "Once": 52.0,
-        "None": "not given", "Bad": "damaged"}}, dtype=object)
-    same = [0.50, 0.52, 0.51]
-    summary = tables.summarise(lines(
-        base=same, up=[0.60, 0.61, 0.62], down=[0.58, 0.60, 0.60],
-        unsure=[0.50, 0.53, 0.52], once=[0.9], none=same, bad=same),
-        "accuracy", "base")
-    rows = {name.lower(): name for name in table.index} | {"lost": "Up"}
-    got = tables.compare(summary, table, "HMDB51", rows, baseline="base")
-    assert dict(got["sign"]) == {
-        "base": "–", "up": "same sign", "down": "opposite",
-        "unsure": "undecided", "once": "undecided", "none": "not given",
-        "bad": "not given", "lost": "undecided"}
-    assert dict(got.loc["up"]) == {
-        "paper": "53", "its difference": "+3.00", "ours": "61.0 ± 2.5",
-        "our difference": "+10.0 ± 2.5", "n": "3", "sign": "same sign"}
-    assert dict(got.loc["bad"])["paper"] == "damaged"
-    assert got.loc["once", "ours"] == "90.0" and got.loc["lost", "n"] == "0"
-    assert got.map(lambda value: isinstance(value, str)).all(axis=None)
-
-
-def test_compare_marks_stale_runs():
-    table = pd.DataFrame({"HMDB51": {"Base": 50.0, "Up": 53.0}}, dtype=object)
-    summary = tables.summarise(
-        lines(base=[0.5, 0.5]) + lines(stale=True, up=[0.6, 0.6]),
-        "accuracy", "base")
-    got = tables.compare(summary, table, "HMDB51",
-                          {"base": "Base", "up": "Up"}, baseline="base")
-    assert list(got.index) == ["base", "up (stale)"]
-    # its baseline is fresh, and is not compared with it
-    assert got.loc["up (stale)", "our difference"] == "–"
-
-
-def two_rivals():
-    return lines("top-1", a=[0.5, 0.6], b=[0.6, 0.7], c=[0.4, 0.4])
-
-
-def test_gains_set_each_row_beside_its_own_rival():
-    table = pd.DataFrame(
-        {"X": {"A": 50.0, "B": 53.0, "C": 60.0},
-         "Y": {"A": 1.0, "B": "damaged", "C": 3.0}}, dtype=object)
-    got = tables.gains(
-        two_rivals(), table, [("b", "a", "B", "A", "X"),
-                              ("c", "b", "C", "B", "X"),
-                              ("lost", "a", "B", "A", "X")])
-    assert list(got.index) == ["b against a", "c against b"]
-    assert list(got["paper, X"]) == ["+3.00", "+7.00"]
-    assert list(got["paper, Y"]) == ["–", "–"]  # the cell is damaged
-    assert got.loc["b against a", "our gain"] == "+10.0 ± 0.0"
-    assert list(got["sign"]) == ["same sign", "undecided"]
-    assert list(got["rival"]) == ["55.0 ± 63.5", "65.0 ± 63.5"]
-    assert not len(tables.gains([], table, [("b", "a", "B", "A", "X")]))
-    # a gain over one seed says so, however many seeds the variant has
-    few = [x for x in two_rivals() if x["variant"] != "a" or x["seed"] == 0]
-    got = tables.gains(few, table, [("b", "a", "B", "A", "X")])
-    assert got.loc["b against a", "n"] == "1"
-
-
-def test_an_overview_of_several_metrics():
-    runs = two_rivals()
-    for run in runs:
-        if run["variant"] == "a":
-            run["metrics"]["where"] = 0.25
-    got = tables.overview(runs, ("b", "a"), ("top-1", "where"), "a")
-    assert list(got.index) == ["b", "a"]
-    assert list(got) == ["n", "top-1", "gain on a", "where"]
-    assert list(got["n"]) == ["2", "2"]
-    assert list(got["gain on a"]) == ["+10.0 ± 0.0", "–"]
-    assert list(got["where"]) == ["–", "25.0 ± 0.0"]
-    for run in runs:
-        run["stale"] = True
-    assert list(tables.overview(runs, ("a",), ("top-1",)).index) == [
-        "a (stale)"]
-
-
 def test_jsta_s_figures_where_its_text_repeats_them():
     one, two, three = (tables.paper("jsta", n) for n in "123")
     assert one.shape == (8, 2) and (one == "damaged").sum().sum() == 2
@@ -319,42 +175,6 @@ def test_jsta_s_figures_where_its_text_repeats_them():
     assert (two.loc["FC, wiTA"] == three.loc["JSTA"]).all()
     assert three.loc["Single Frame", "UCF101"] == one.loc["SpatialNet",
                                                           "UCF101"]
-
-
-def splits_of(variant, seed, values, **more):
-    return [{"variant": variant, "seed": seed, "split": split, "params": {},
-             "dataset": "ucf101", "metrics": {"top-1": value}} | more
-            for split, value in zip("123", values, strict=False)]
-
-
-def test_three_splits_are_averaged():
-    lines = [*splits_of("baseline", 0, (0.5, 0.6, 0.7)),
-             *splits_of("full", 0, (0.8, 0.6, 1.0)),
-             *splits_of("full", 1, (0.9, 0.9)),  # a split is lacking
-             *splits_of("full", 0, (0.7,)),  # run again: the last counts
-             *splits_of("other", 0, (0.1,), params={"steps": 5}),
-             *splits_of("other", 0, (0.2, 0.3, 0.4))[1:]]
-    means = tables.over_splits(lines, "top-1")
-    assert [(x["variant"], x["seed"]) for x in means] == [
-        ("baseline", 0), ("full", 0)]
-    table = tables.summarise(means, "top-1", "baseline")
-    assert table.loc["baseline", "mean"] == pytest.approx(0.6)
-    assert table.loc["full", "mean"] == pytest.approx(2.3 / 3)
-    assert table.loc["full", "difference"] == pytest.approx(0.5 / 3)
-
-
-def test_three_splits_from_a_registry(tmp_path, capsys):
-
-
-    registry = Registry(tmp_path / "r.jsonl")
-    common = dict.fromkeys(FIELDS)
-    for line in splits_of("baseline", 0, (0.5, 0.6, 0.7)):
-        registry.append(common | line)
-    command = [str(tmp_path / "r.jsonl"), "ucf101"]
-    assert three_splits.main(command) == 0
-    assert "0.6" in capsys.readouterr().out
-    assert three_splits.main([*command[:1], "hmdb51"]) == 1
-    assert "no variant of hmdb51" in capsys.readouterr().out
 
 
 def test_sta_s_figures_where_its_text_repeats_them():
@@ -407,3 +227,38 @@ def test_sta_cnn_s_figures_are_those_of_its_text():
     assert behind.astype(float).diff().iloc[1:].gt(0).all(axis=None)
     figures = text.stack()
     assert (figures[figures != "not given"] > 0).all()
+
+
+def splits_of(variant, seed, values, **more):
+    return [{"variant": variant, "seed": seed, "split": split, "params": {},
+             "dataset": "ucf101", "metrics": {"top-1": value}} | more
+            for split, value in zip("123", values, strict=False)]
+
+
+def test_three_splits_are_averaged():
+    lines = [*splits_of("baseline", 0, (0.5, 0.6, 0.7)),
+             *splits_of("full", 0, (0.8, 0.6, 1.0)),
+             *splits_of("full", 1, (0.9, 0.9)),  # a split is lacking
+             *splits_of("full", 0, (0.7,)),  # run again: the last counts
+             *splits_of("other", 0, (0.1,), params={"steps": 5}),
+             *splits_of("other", 0, (0.2, 0.3, 0.4))[1:]]
+    means = tables.over_splits(lines, "top-1")
+    assert [(x["variant"], x["seed"]) for x in means] == [
+        ("baseline", 0), ("full", 0)]
+    table = tables.overview(means, ["baseline", "full"], ["top-1"],
+                            "baseline")
+    assert list(table["top-1"]) == ["60.0", "76.7"]
+    assert table.loc["full", "gain over baseline"] == "+16.7"
+
+
+def test_three_splits_from_a_registry(tmp_path, capsys):
+    path = tmp_path / "01.jsonl"
+    registry = Registry(path)
+    assert three_splits.main([str(path), "ucf101"]) == 1
+    for line in splits_of("baseline", 0, (0.5, 0.6, 0.7)) + splits_of(
+            "full", 0, (0.8, 0.6, 1.0)):
+        registry.append(dict.fromkeys(FIELDS) | line)
+    capsys.readouterr()
+    assert three_splits.main([str(path), "ucf101"]) == 0
+    shown = capsys.readouterr().out
+    assert "80.0" in shown and "+20.0" in shown

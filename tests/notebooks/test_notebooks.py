@@ -38,10 +38,10 @@ def path(tmp_path):
         nbformat.v4.new_output("display_data", {"image/png": "A" * 900}),
     ]
     clean(notebook)
-    path = tmp_path / "03_small.ipynb"
+    path = tmp_path / "06_small.ipynb"
     nbformat.write(notebook, path)
-    (tmp_path / "presets/03").mkdir(parents=True)
-    (tmp_path / "presets/03/tiny.yaml").write_text("steps: 1\nlr: 1\n")
+    (tmp_path / "presets/06").mkdir(parents=True)
+    (tmp_path / "presets/06/tiny.yaml").write_text("steps: 1\nlr: 1\n")
     return path
 
 
@@ -124,8 +124,7 @@ FAULTS = [
     ("opt_outs", lambda nb: nb.cells[-1].update(
         source="if steps == 0:\n    fit(steps)\nprint(steps)")),
     ("sections", lambda nb: nb.cells[0].update(source="A title")),
-    ("sections", lambda nb: nb.cells[3].update(source="## The data")),
-    ("sections", lambda nb: nb.cells[12].update(source="### Exercises")),
+    ("sections", lambda nb: nb.cells[0].update(source="# A title")),
 ]
 
 
@@ -140,9 +139,25 @@ def test_each_check_finds_its_fault(path, name, spoil):
     assert list(check(notebook, path))
 
 
+@pytest.mark.parametrize("check, spoil", [
+    ("shape", lambda nb: None),  # two code cells are too few
+    ("shape", lambda nb: nb.cells.extend(
+        cell for _ in range(40) for cell in (MD("x"), CODE("1\n" * 12)))),
+    ("sections", lambda nb: nb.cells[3].update(source="## The data")),
+    ("sections", lambda nb: nb.cells[10].update(source="### Exercises")),
+])
+def test_a_paper_s_notebook_has_its_sections_and_its_size(path, check, spoil):
+    paper = path.with_name("03_small.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    assert not list(hygiene.sections(notebook, paper))
+    spoil(notebook)
+    assert list(getattr(hygiene, check)(notebook, paper))
+
+
 @pytest.mark.parametrize("source, trained", [
     ("model = net(steps)\nfit(model)\nmodel", True),
     ("def run():\n    return fit(1)\n\n\nlines = {}\nlines[0] = run()", True),
+    ("study = make()\nstudy.run(1)", True),
     ("run = fit\nscore = fit(1)\nscore = steps\nprint(score)", True),
     ("def run():\n    return fit(1)", False),
     ("if lr > 1:\n    fit(steps)", False),

@@ -4,13 +4,13 @@ import io
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from lib.scores import metrics
 from lib.show import figures, layout
+from lib.show.diagram import diagram
 
 BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
 
@@ -117,7 +117,8 @@ def test_maps_of_one_figure_have_one_scale(sample):
     bare = {"video": sample["video"]}
     peak = torch.zeros(16, 4, 4)
     peak[:, 1:3, 1:3] = 1
-    both = pixels(figures.rows(bare, {"a": peak, "b": peak / 10}, {}, title="t"))
+    both = pixels(figures.rows(bare, {"a": peak, "b": peak / 10}, {},
+                               title="t"))
     y = [32 + row * (figures.CELL + 6) + 50 for row in (1, 2)]
     strong, weak = (both[at, layout.LEFT + 50].mean() for at in y)
     assert strong > weak + 60
@@ -128,8 +129,8 @@ def test_maps_of_one_figure_have_one_scale(sample):
 def test_a_truth_beside_weights_is_blue_and_on_no_scale(sample):
     bare = {"video": sample["video"]}
     clean = torch.arange(16) >= 8
-    image = figures.rows(bare, {}, {"when": torch.rand(16) / 16, "clean": clean},
-                       title="t")
+    image = figures.rows(
+        bare, {}, {"when": torch.rand(16) / 16, "clean": clean}, title="t")
     row = 32 + figures.CELL + 6 + 26 + 10
     blue = near(image, BLUE)[row]
     assert blue[layout.LEFT + 405:layout.LEFT + 795].mean() > 0.9
@@ -304,13 +305,11 @@ def test_timeline_bars_span_their_seconds():
     assert not near(nothing, BLUE).any()
 
 
-def summary():
-    """The table of results.summarise for a baseline and one variant."""
-    nan = float("nan")
-    return pd.DataFrame({
-        "n": [5, 1], "mean": [0.6, 0.7], "interval": [0.02, nan],
-        "difference": [nan, 0.1], "difference_interval": [nan, nan],
-    }, index=["baseline", "attention"])
+def accuracies(*values):
+    return figures.accuracies(
+        {"base": [0.5, 0.52], "full": [*values]}, {"full": [0.1, 0.12]},
+        metric="top-1", base="base", title="t",
+        interval=lambda x: (sum(x) / max(len(x), 1), 0.01))
 
 
 def history(key="loss"):
@@ -321,14 +320,38 @@ def history(key="loss"):
     lambda: figures.curves({"a": history()}, "loss", title="t", chance=0.1),
     lambda: figures.curves({"a": history() + history("score")}, "score",
                          title="t"),
-    lambda: figures.forest(summary(), title="t", label="top-1"),
-    lambda: figures.bars({"a": metrics.Score(0.6, 0.1, 20)}, title="t",
-                       label="share"),
-], ids=["curves", "sparse", "forest", "bars"])
+    lambda: accuracies(0.6, 0.64),
+    lambda: figures.attention({"where": 0.2, "where chance": 0.1,
+                               "where true": 0.9, "point": 0.3}, title="t"),
+    lambda: figures.columns({"a": 0.6, "b": 0.0}, title="t", label="top-1"),
+    lambda: figures.histograms({"a": torch.arange(9.0), "b": torch.eye(3)},
+                               title="t", label="mask"),
+    lambda: diagram({"in": (0, 0, "data"), "a": (1, 0, "where"),
+                     "b": (1, 1, "when"), "c": (2, 0, "trained")},
+                    [("in", "a", "X C×h"), ("in", "b", ""), ("b", "a", "w n"),
+                     ("a", "c", ""), ("c", "b", "H D")], title="t"),
+], ids=["curves", "sparse", "accuracies", "attention", "columns",
+        "histograms", "diagram"])
 def test_plots_are_small_png_and_the_same_each_time(draw):
     first, second = draw(), draw()
     assert kind(first) == "PNG" and len(first.data) < 40_000
     assert first.data == second.data
+
+
+def test_an_arrow_needs_its_boxes():
+    with pytest.raises(ValueError, match=r"\['b'\]: no such boxes"):
+        diagram({"a": (0, 0, "data")}, [("a", "b", "")], title="t")
+
+
+def test_the_value_and_its_rivals_are_drawn():
+    few = figures.attention({"a": 0.5}, title="t")
+    more = figures.attention({"a": 0.5, "a chance": 0.1, "a true": 1.0},
+                             title="t")
+    assert near(few, (0x56, 0xB4, 0xE9)).sum() > 1000 and few.data != more.data
+
+
+def test_accuracies_show_every_run():
+    assert accuracies(0.6, 0.64).data != accuracies(0.6, 0.68).data
 
 
 def test_curves_do_not_need_a_logged_value_at_every_step():
@@ -365,7 +388,7 @@ def test_show_links_the_file_and_follows_the_source():
 def test_images_and_source_print_no_address():
     from IPython.core.formatters import DisplayFormatter
 
-    image = figures.bars({"a": metrics.Score(0.6, 0.1, 2)}, title="t", label="")
+    image = figures.columns({"a": 0.6}, title="t", label="")
     for thing in (image, figures.show(layout.style)):
         data, _ = DisplayFormatter().format(thing)
         assert "0x" not in data["text/plain"]
@@ -408,11 +431,10 @@ def test_rows_draw_every_map_and_weight_in_its_place(sample):
 
 
 def test_sweep_draws_a_line_for_each_name():
-    table = pd.DataFrame({"mean": [0.2, 0.8], "interval": [0.1, None]},
-                         index=[1, 10])
+    table = {1: (0.2, 0.1), 10: (0.8, float("nan"))}
     one = figures.sweep({"a": table}, title="t", label="y", axis="x")
-    two = figures.sweep({"a": table, "b": table[::-1]}, title="t", label="y",
-                      axis="x")
+    two = figures.sweep({"a": table, "b": {1: (0.8, 0), 10: (0.2, 0)}},
+                        title="t", label="y", axis="x")
     assert kind(one) == "PNG"
     colours = [tuple(int(c[i:i + 2], 16) for i in (1, 3, 5))
                for c in layout.CYCLE[:2]]
