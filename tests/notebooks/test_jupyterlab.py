@@ -1,7 +1,7 @@
 """A notebook in a real browser: run all cells, move the slider, look.
 
 As a command it does so with any notebook and leaves screenshots:
-`python tests/test_jupyterlab.py notebooks/03_where_and_when.ipynb FOLDER`;
+`python tests/notebooks/test_jupyterlab.py notebooks/03_where_and_when.ipynb FOLDER`;
 it fails if a cell wrote an error or the slider changed no picture.
 Needs `pip install playwright` and a Chromium on the PATH.
 """
@@ -36,9 +36,9 @@ SETTINGS = {
 EXPLORER = """import sys
 sys.path[:0] = [".", ".."]
 import torch
-from lib import plots
+from lib.show import layout
 from lib.show.explorer import Explorer
-plots.style()
+layout.style()
 video = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1) * 30
 sample = {"video": video.expand(8, 3, 48, 48), "label": 0, "name": "one"}
 outputs = {"logits": torch.eye(2)[:1], "when": torch.ones(1, 8)}
