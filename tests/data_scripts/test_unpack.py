@@ -136,29 +136,26 @@ def test_bombs(place, monkeypatch):
 def test_more_entries_than_a_sound_archive_has(place, monkeypatch, many):
     inside = place.parents[1] / "in"
     monkeypatch.setattr(unpacking, "ENTRIES", 200)
-    refused(many(inside, 300), place, "more (than 2|entries than a zip)")
+    refused(many(inside, 300), place, "one of more than 2")
     unpack(many(inside, 150), place)
 
 
-def test_a_large_directory_of_a_zip_is_not_read(place, monkeypatch):
-    path = zipped(place.parents[1] / "in", *((f"{i}", b"") for i in
-                                              range(3000)))
-    monkeypatch.setattr(unpacking, "ENTRIES", 200)
-    monkeypatch.setattr(zipfile.ZipFile, "infolist", None)
-    refused(path, place, "a.zip: more entries")
+def patched(path, places, data):
+    """Change a zip's first entry, in the directory and in its own header."""
+    whole = bytearray(path.read_bytes())
+    for sign, place in zip((b"PK\x01\x02", b"PK\x03\x04"), places,
+                           strict=True):
+        at = whole.index(sign) + place
+        whole[at:at + len(data)] = data
+    path.write_bytes(whole)
 
 
 def test_a_zip_that_lies_about_its_size(place, monkeypatch):
-    """The header says little, the data are many: counted as they come."""
-    inside = place.parents[1] / "in"
-    path = zipped(inside, ("x", bytes(2**22)))
-    data = bytearray(path.read_bytes())
-    for sign, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
-        at = data.index(sign) + offset
-        data[at:at + 4] = (100).to_bytes(4, "little")
-    path.write_bytes(data)
+    """The header says little, the data are many: no more is written."""
+    path = zipped(place.parents[1] / "in", ("x", bytes(2**22)))
+    patched(path, (24, 22), (100).to_bytes(4, "little"))
     monkeypatch.setattr(unpacking, "FLOOR", 2**16)
-    refused(path, place)
+    refused(path, place, "damaged")
 
 
 def test_twice_the_same_name_and_encrypted(place):
@@ -169,10 +166,7 @@ def test_twice_the_same_name_and_encrypted(place):
     refused(tarred(inside, (member("x"), b"1"), (member("x"), b"2")), place,
             "twice")
     path = zipped(inside, ("x", b"1"))
-    data = bytearray(path.read_bytes())
-    for sign, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
-        data[data.index(sign) + offset] |= 1
-    path.write_bytes(data)
+    patched(path, (8, 6), b"\1")
     refused(path, place, "encrypted.*--from")
 
 
@@ -290,7 +284,7 @@ def test_a_large_header_is_not_read(place, kind):
     path.write_bytes(gzip.compress(
         blocks(sized("x", size, kind), bytes(size)) + FILES[0] + END))
     tracemalloc.start()
-    refused(path, place, "a.tar.gz.*long header")
+    refused(path, place, "a.tar.gz.*a header of")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < size / 16
@@ -310,59 +304,30 @@ def test_global_headers_are_not_kept(place, monkeypatch):
     assert kept and max(kept) == 1
 
 
-def test_time_is_bounded(place, monkeypatch):
-    path = tarred(place.parents[1] / "in", (member("x"), b"1"))
-    monkeypatch.setattr(unpacking, "SECONDS", (-1, 0))
-    refused(path, place, "too long.*--from")
-
-
-@pytest.mark.parametrize("method, name", [
-    (9, "Deflate64"), (93, "Zstandard"), (97, "WavPack"), (99, "AES"),
-    (77, "unknown")])
-def test_methods_of_zip_that_python_cannot_read(place, method, name):
-    path = zipped(place.parents[1] / "in", ("x", b"1"))
-    data = bytearray(path.read_bytes())
-    for sign, offset in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
-        at = data.index(sign) + offset
-        data[at:at + 2] = method.to_bytes(2, "little")
-    path.write_bytes(data)
-    refused(path, place, rf"method {method} \({name}\).*--from")
-
-
-@pytest.mark.parametrize("method", unpacking.METHODS)
-def test_methods_of_zip_that_python_reads(place, method):
+@pytest.mark.parametrize("method", [
+    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2,
+    zipfile.ZIP_LZMA, 9, 99])
+def test_methods_of_zip(place, method):
+    """Those that Python reads; Deflate64 and AES are for other programs."""
+    known = method < 9 or method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
     path = zipped(place.parents[1] / "in", ("x", bytes(2**20)),
-                  compress=method)
-    unpack(path, place)
-    assert (place / "x").read_bytes() == bytes(2**20)
+                  compress=method if known else zipfile.ZIP_STORED)
+    if known:
+        unpack(path, place)
+        assert (place / "x").read_bytes() == bytes(2**20)
+    else:
+        patched(path, (10, 8), method.to_bytes(2, "little"))
+        refused(path, place, "compression method.*another program.*--from")
 
 
-def test_two_zips_in_a_row(place):
-    """zipfile would read the second alone."""
+@pytest.mark.parametrize("name", ["a/" * 1000 + "x", "a" * 300, "ä" * 150])
+def test_paths_too_deep_or_too_long(place, name):
     inside = place.parents[1] / "in"
-    first = zipped(inside, ("x", b"1"), name="1.zip").read_bytes()
-    path = zipped(inside, ("y", b"2"))
-    path.write_bytes(first + path.read_bytes())
-    refused(path, place, "before its first entry")
-
-
-def test_a_zip_that_claims_more_than_it_has(place):
-    path = zipped(place.parents[1] / "in", ("x", b"1" * 100))
-    data = bytearray(path.read_bytes())
-    for sign, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
-        at = data.index(sign) + offset
-        data[at:at + 4] = (200).to_bytes(4, "little")
-    path.write_bytes(data)
-    refused(path, place, "100 bytes, not 200")
-
-
-def test_paths_too_deep_or_too_long(place):
-    inside = place.parents[1] / "in"
-    for name in ("a/" * 1000 + "x", "a" * 300, ("a" * 200 + "/") * 6 + "x",
-                 "ä" * 150):
-        refused(zipped(inside, (name, b"1")), place, "too long|folders")
-        refused(tarred(inside, (member(name), b"1")), place,
-                "too long|folders")
+    for path in (zipped(inside, (name, b"1")),
+                 tarred(inside, (member(name), b"1"))):
+        with pytest.raises((UnsafeArchive, OSError), match="folders|long"):
+            unpack(path, place)
+        assert not os.listdir(place.parent)
     unpack(zipped(inside, ("a/" * 30 + "ä" * 120, b"1")), place)
 
 
@@ -374,12 +339,14 @@ def test_a_file_and_a_folder_of_one_name(place, names):
 
 
 def test_a_full_disk_is_no_damage(place, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(unpacking, "_copy", full)
-    for path in (zipped(place.parents[1] / "in", ("x", b"1")),
-                 tarred(place.parents[1] / "in", (member("x"), b"1"))):
+    paths = (zipped(place.parents[1] / "in", ("x", b"1")),
+             tarred(place.parents[1] / "in", (member("x"), b"1")))
+    monkeypatch.setattr(zipfile.shutil, "copyfileobj", full)
+    monkeypatch.setattr(tarfile, "copyfileobj", full)
+    for path in paths:
         with pytest.raises(OSError, match="No space"):
             unpack(path, place)
         assert not os.listdir(place.parent)
@@ -526,6 +493,15 @@ def alive(process):
     return state.rpartition(")")[2].split()[0] != "Z"
 
 
+def all_end(processes):
+    """Whether none of them runs; a killed one may need a moment."""
+    for _ in range(50):
+        if not any(alive(one) for one in processes):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(),
                                 reason="asks Linux which processes run")
 
@@ -534,10 +510,10 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(),
 def test_a_tool_has_its_time(place, monkeypatch):
     note = place.parents[1] / "tool" / "note"
     program(place.parents[1], monkeypatch, WORKS, note=str(note))
-    monkeypatch.setattr(unpacking, "TOOL_SECONDS", (3, 0))
+    monkeypatch.setattr(unpacking, "SECONDS", 3)
     refused(zipped(place.parents[1] / "in", ("x", b""), name="x.rar"), place,
             "too long")
-    assert not any(alive(one) for one in json.loads(note.read_text()))
+    assert all_end(json.loads(note.read_text()))
 
 
 @needs_proc
@@ -563,5 +539,5 @@ def test_a_script_that_is_stopped_stops_the_tool(tmp_path, monkeypatch,
         assert script.wait(timeout=60) not in (0, None)
     finally:
         script.kill()
-    assert not any(alive(one) for one in ours)
+    assert all_end(ours)
     assert os.listdir(tmp_path / "root") == [".lock"]

@@ -1,23 +1,35 @@
 """THUMOS14 (Jiang et al., 2014): untrimmed videos and their segments."""
 
-
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib.data.sets.records import (
-    HOW,
     Lists,
     Record,
+    Source,
     beside,
     checked,
+    known_split,
     lines,
     once,
-    one_split,
     require,
     text,
 )
+
+HOST = "http://crcv.ucf.edu/THUMOS14/"
+LISTS = {
+    "val": Source("TH14_Temporal_annotations_validation.zip",
+                  f"{HOST}Validation_set/"),
+    "test": Source("TH14_Temporal_annotations_test.zip", f"{HOST}test_set/")}
+STORE = "https://storage.googleapis.com/thumos14_files/"
+VIDEOS = {"val": Source("TH14_validation_set_mp4.zip", STORE),
+          "test": Source("TH14_Test_set_mp4.zip", STORE)}
+# Annotated videos and instances, but for the ambiguous; and the lists here.
+ANNOTATED = {"val": (200, 3007), "test": (213, 3358)}
+COUNTS = {"1": (183, 210, 20)}
+VAL_SHARE, FPS = 0.1, 30.0
 
 # THUMOS14's test videos whose segments are wrong or end after the video;
 # evaluations of the field leave them out.
@@ -37,8 +49,7 @@ class Instance(NamedTuple):
     end: float
 
 
-def thumos14_instances(root: str | Path, part: str) -> dict[
-        str, list[Instance]]:
+def instances(root: str | Path, part: str) -> dict[str, list[Instance]]:
     """All annotated instances of THUMOS14's videos, by the video's name.
 
     part: "val" or "test". Reads `thumos14/annotation_<part>/<Class>_<part>
@@ -47,7 +58,7 @@ def thumos14_instances(root: str | Path, part: str) -> dict[
     scores detections wants these: a video of two classes has the instances
     of one only in its record.
     """
-    source = _thumos14_source(root, part)
+    source = _source(root, part)
     found: dict[str, list[Instance]] = {}
     if source.is_dir():
         for path in sorted(source.glob(f"*_{part}.txt")):
@@ -75,12 +86,12 @@ def thumos14_instances(root: str | Path, part: str) -> dict[
             for name in sorted(found)}
 
 
-def _thumos14_source(root: str | Path, part: str) -> Path:
+def _source(root: str | Path, part: str) -> Path:
     """The folder of text files, or the .json file where there is none."""
     folder = beside(Path(root), "thumos14", "thumos14")
     own = folder / f"annotation_{part}"
     return own if own.is_dir() else require(
-        folder / "gt.json", "THUMOS14's segments", HOW.format("thumos14"))
+        folder / "gt.json", "THUMOS14's segments", "thumos14")
 
 
 def _database(path: Path) -> dict[str, Any]:
@@ -118,8 +129,9 @@ def _add(own: list[Instance], where: str, action: str, start: str | float,
     own.append(one)
 
 
-def read(root: str | Path, split: str = "1", *,
-             lists_only: bool = False) -> Lists:
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
     """Read THUMOS14's detection task: 20 classes, untrimmed videos.
 
     `root/thumos14/videos/{validation,test}/<name>.mp4`. The validation
@@ -129,19 +141,18 @@ def read(root: str | Path, split: str = "1", *,
     test video has the class with the longest total time and `segments` of
     that class. Test videos in `FAULTY` are left out.
     """
-    one_split("THUMOS14", split)
+    known_split("THUMOS14", split, COUNTS)
     root, parts = Path(root), []
-    instances = {part: thumos14_instances(root, part)
-                 for part in ("val", "test")}
-    classes = sorted({one.action for videos in instances.values()
+    annotated = {part: instances(root, part) for part in ANNOTATED}
+    classes = sorted({one.action for videos in annotated.values()
                       for some in videos.values() for one in some}
                      - {AMBIGUOUS})
     for part, folder in (("val", "validation"), ("test", "test")):
         videos = root / "thumos14" / "videos" / folder
         if not lists_only:
-            require(videos, "THUMOS14's videos", HOW.format("thumos14"))
+            require(videos, "THUMOS14's videos", "thumos14")
         parts.append(listed := [])
-        for name, some in instances[part].items():
+        for name, some in annotated[part].items():
             cliffs = {one[1:] for one in some if one.action == "CliffDiving"}
             times = Counter()
             for action, start, end in some:
@@ -152,7 +163,7 @@ def read(root: str | Path, split: str = "1", *,
                     part == "val" and len(times) > 1):
                 continue
             action = times.most_common(1)[0][0]
-            where = f"{_thumos14_source(root, part)}: {name}"
+            where = f"{_source(root, part)}: {name}"
             listed.append((where, Record(
                 videos / f"{name}.mp4", classes.index(action), name, name,
                 segments=_times(some, action),
