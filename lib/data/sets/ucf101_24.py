@@ -114,7 +114,7 @@ def _tubes(path: Path) -> dict[str, tuple[Tube, ...]]:
             found[entry["name"]] = tuple(
                 _tube(where, number(tube, "sf") - 1, number(tube, "ef"),
                       frames, tube["boxes"]) for tube in entry["tubes"])
-    except (AttributeError, KeyError, TypeError) as error:
+    except (IndexError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold UCF101-24's tubes "
                          f"({error!r}): get it again") from error
     return found
