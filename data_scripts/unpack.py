@@ -45,16 +45,17 @@ DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error,
           lzma.LZMAError, struct.error, ValueError, OverflowError,
           RecursionError, FileExistsError, NotADirectoryError,
           IsADirectoryError)
-# program: how it lists the names, how it unpacks; 7zz is Debian's 7z
+# program: how it lists the names, how it unpacks; 7zz is Debian's 7z.
+# bsdtar is last: it reads no solid archives of the third version.
 SEVEN = "l -slt -ba {rar}", "x -y -bso0 -o{into} {rar}"
 TOOLS = {
-    "bsdtar": ("bsdtar -tf {rar}",
-               "bsdtar -xf {rar} -C {into} --no-same-owner"),
     "unar": ("lsar -json {rar}",
              "unar -quiet -no-directory -output-directory {into} {rar}"),
     "7z": tuple(f"7z {how}" for how in SEVEN),
     "7zz": tuple(f"7zz {how}" for how in SEVEN),
     "unrar": ("unrar lb {rar}", "unrar x -o- -idq {rar} {into}/"),
+    "bsdtar": ("bsdtar -tf {rar}",
+               "bsdtar -xf {rar} -C {into} --no-same-owner"),
 }
 
 
