@@ -54,9 +54,10 @@ def read(
     labels = {name: i for i, name in enumerate(classes)}
     parts = []
     for part in ("training", "validation"):
-        sheet = require(folder / f"{part}Set.csv", f"its {part} list", SCRIPT)
+        sheet = require(folder / f"{part}Set.csv", f"Moments' {part} list",
+                        SCRIPT)
         if not lists_only:
-            require(folder / part, f"its {part} videos", SCRIPT)
+            require(folder / part, f"Moments' {part} videos", SCRIPT)
         parts.append(listed := [])
         for where, row in rows(sheet):
             action, _, video = row[0].partition("/")
