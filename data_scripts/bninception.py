@@ -18,14 +18,12 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib import ROOT  # noqa: E402
-from lib.networks import (
-    bninception,  # noqa: E402
-    cnn2d,  # noqa: E402
-)
+from lib.networks import bninception, cnn2d  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,8 +32,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path,
                         default=ROOT / "data" / "bninception.safetensors")
     chosen = parser.parse_args(arguments)
-    from safetensors.torch import save_file
-
     net = cnn2d.frame_cnn("bninception")
     bninception.load_published(
         net, torch.load(chosen.source, weights_only=True, map_location="cpu"))

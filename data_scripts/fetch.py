@@ -11,43 +11,34 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 import requests
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.data.sets.records import Source  # noqa: E402
+
 TRIES, WAIT, TIMEOUT = 4, 2.0, 30  # attempts; seconds
 BLOCK = 2**14
 
 
-@dataclass(frozen=True)
-class Source:
-    """A published file: its name, addresses, bytes and hash ("md5:...").
-
-    size and hash are None where nobody published them.
-    """
-
-    name: str
-    urls: tuple[str, ...] = ()
-    size: int | None = None
-    hash: str | None = None
-
-    def check(self, path: Path) -> Path:
-        """`path`, or a ValueError if it is not the published file."""
-        size = path.stat().st_size
-        if self.size is not None and size != self.size:
-            raise ValueError(f"{path} has {size} bytes, the published file "
-                             f"{self.size}: get it again")
-        if self.hash and not pooch.hashes.hash_matches(str(path), self.hash):
-            raise ValueError(f"{path} does not have the published hash "
-                             f"{self.hash}: get it again")
-        return path
-
-
 class Unreachable(RuntimeError):
-    """No host gave the file."""
+    """The host did not give the file."""
+
+
+def checked(source: Source, path: Path) -> Path:
+    """`path`, or a ValueError if it is not the published file."""
+    size = path.stat().st_size
+    if source.size not in (None, size):
+        raise ValueError(f"{path} has {size} bytes, the published file "
+                         f"{source.size}: get it again")
+    if source.hash and not pooch.hashes.hash_matches(str(path), source.hash):
+        raise ValueError(f"{path} does not have the published hash "
+                         f"{source.hash}: get it again")
+    return path
 
 
 @contextlib.contextmanager
@@ -68,19 +59,18 @@ def locked(folder: Path) -> Iterator[None]:
 def download(source: Source, folder: Path) -> Path:
     """The file in `folder`, downloaded unless it is there and right.
 
-    Raises Unreachable if no address answers to the end, ValueError if what
-    came is not what was published, OSError if the disk is full.
+    Raises Unreachable if the host does not answer to the end, ValueError if
+    what came is not what was published, OSError if the disk is full.
     """
-    troubles = []
-    for url in source.urls:
-        keeper = pooch.create(path=folder, base_url="", urls={
-            source.name: url}, registry={source.name: source.hash})
-        try:
-            path = keeper.fetch(source.name, downloader=Resuming(source))
-            return source.check(Path(path))
-        except requests.RequestException as error:
-            troubles.append(f"{url}: {error}")
-    raise Unreachable("\n".join(troubles) or f"{source.name} has no address")
+    if not source.url:
+        raise Unreachable(f"{source.name} has no public address")
+    keeper = pooch.create(path=folder, base_url=source.host,
+                          registry={source.name: source.hash})
+    try:
+        return checked(source, Path(
+            keeper.fetch(source.name, downloader=Resuming(source))))
+    except requests.RequestException as error:
+        raise Unreachable(f"{source.url}: {error}") from error
 
 
 class Resuming:

@@ -12,33 +12,29 @@ STA-CNN's attention network is trained on flow first.
 import sys
 from pathlib import Path
 
-from prepare import Count, Part, Recipe, Source
+from prepare import Count, Part, Recipe
 from prepare import main as run
 
 from lib.data.sets import flying_chairs
-
-HOST = "https://lmb.informatik.uni-freiburg.de/"
-SPLIT = "FlyingChairs_train_val.txt"
 
 
 def counts(root: Path, lists_only: bool) -> list[Count]:
     """The pairs of both lists, and those that are there."""
     parts = {part: flying_chairs.pairs(root, part, lists_only=lists_only)
-             for part in ("train", "val")}
-    found = [Count("training pairs", len(parts["train"]), 22_232),
-             Count("validation pairs", len(parts["val"]), 640)]
+             for part in flying_chairs.COUNTS}
+    found = [Count(f"pairs of {part}", len(parts[part]), official)
+             for part, official in flying_chairs.COUNTS.items()]
     if not lists_only:
-        pairs = parts["train"] + parts["val"]
+        pairs = sum(parts.values(), [])
         whole = sum(all(file.is_file() for file in pair) for pair in pairs)
         found.append(Count("listed pairs that are there", whole, len(pairs)))
     return found
 
 
 RECIPE = Recipe("FlyingChairs", (
-    Part(f"flying_chairs/{SPLIT}", Source(SPLIT, (
-        f"{HOST}resources/datasets/FlyingChairs/{SPLIT}",)), lists=True),
-    Part("flying_chairs/data", Source("FlyingChairs.zip", (
-        f"{HOST}data/FlyingChairs/FlyingChairs.zip",))),
+    Part("flying_chairs/FlyingChairs_train_val.txt", flying_chairs.LISTS,
+         lists=True),
+    Part("flying_chairs/data", flying_chairs.PAIRS),
 ), counts)
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ The videos are a rar archive of 51 rar archives.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
-from prepare import Count, Part, Recipe, Source, files_count, lists_counts
+from prepare import Part, Recipe, lists_counts
 from prepare import main as run
 from unpack import is_archive, unpack
 
 from lib.data.sets import hmdb51
-
-HOST = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/"
-OFFICIAL = (3570, 1530, 51)
 
 
 def unpack_classes(folder: Path, root: Path) -> None:
@@ -37,26 +35,11 @@ def unpack_classes(folder: Path, root: Path) -> None:
             archive.unlink()
 
 
-def counts(root: Path, lists_only: bool) -> list[Count]:
-    """The three splits, and the videos that they name."""
-    found, records = [], []
-    for split in ("1", "2", "3"):
-        lists = hmdb51.read(root, split, lists_only=lists_only)
-        found += lists_counts(lists, OFFICIAL, f"split {split}: ")
-        records += lists.train + lists.test
-    videos = [] if lists_only else [files_count(records)]
-    return [*found, *videos]
-
-
 RECIPE = Recipe("HMDB51", (
-    Part("hmdb51/hmdb51_org", Source(
-        "hmdb51_org.rar", (f"{HOST}hmdb51_org.rar",),
-        hash="md5:517d6f1f19f215c45cdd4d25356be1fb"), inside=".",
-        finish=unpack_classes),
-    Part("hmdb51/testTrainMulti_7030_splits", Source(
-        "test_train_splits.rar", (f"{HOST}test_train_splits.rar",),
-        hash="md5:15e67781e70dcfbdce2d7dbb9b3344b5"), lists=True),
-), counts)
+    Part("hmdb51/hmdb51_org", hmdb51.VIDEOS, inside=".",
+         finish=unpack_classes),
+    Part("hmdb51/testTrainMulti_7030_splits", hmdb51.LISTS, lists=True),
+), partial(lists_counts, hmdb51))
 
 if __name__ == "__main__":
     sys.exit(run(__doc__, RECIPE))

@@ -15,23 +15,21 @@ reads them. Nobody says how many there are in a second: the files claim 25.
 import shutil
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
-from prepare import Count, Part, Recipe, Source, files_count, lists_counts
+from PIL import Image
+from prepare import Part, Recipe, lists_counts
 from prepare import main as run
 
 from lib.data.sets import penn_action
 
-ARCHIVE = Source("Penn_Action.tar.gz", (
-    "https://www.cis.upenn.edu/~kostas/Penn_Action.tar.gz",))
-FPS = 25
+FPS = int(penn_action.FPS)
 
 
 def pack(frames: list[Path], target: Path) -> None:
     """Write JPEG files of one size as an .avi, without encoding them anew."""
-    from PIL import Image
-
     with Image.open(frames[0]) as first:
         width, height = first.size
     with av.open(str(target), "w", format="avi") as out:
@@ -56,19 +54,11 @@ def pack_all(folder: Path, root: Path) -> None:
         shutil.rmtree(clip)
 
 
-def counts(root: Path, lists_only: bool) -> list[Count]:
-    """Both lists, and the packed clips."""
-    lists = penn_action.read(root, lists_only=lists_only)
-    found = lists_counts(lists, (1258, 1068, 15))
-    if not lists_only:
-        found.append(files_count(lists.train + lists.test))
-    return found
-
-
 RECIPE = Recipe("Penn Action", (
-    Part("penn_action/labels", ARCHIVE, lists=True),
-    Part("penn_action/videos", ARCHIVE, inside="frames", finish=pack_all),
-), counts)
+    Part("penn_action/labels", penn_action.ALL, lists=True),
+    Part("penn_action/videos", penn_action.ALL, inside="frames",
+         finish=pack_all),
+), partial(lists_counts, penn_action))
 
 if __name__ == "__main__":
     sys.exit(run(__doc__, RECIPE))

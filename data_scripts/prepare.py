@@ -13,20 +13,16 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fetch import Unreachable, checked, download, locked
+from unpack import SUFFIXES, is_archive, unpack
 
-from fetch import Source, Unreachable, download, locked  # noqa: E402
-from unpack import SUFFIXES, is_archive, unpack  # noqa: E402
-
-from lib.data.sets.records import (
-    Lists,  # noqa: E402
-    Record,  # noqa: E402
-)
+from lib.data.sets.records import Source
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def find(part: Part, recipe: Recipe, given: Path | None) -> Path | None:
             given / n).exists()]:
         return found[0]
     if (own := given / part.source.name).is_file():
-        return part.source.check(own)
+        return checked(part.source, own)
     stem = part.source.name
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         stem = stem.removesuffix(suffix)
@@ -163,20 +159,24 @@ def link(own: Path, made: Path) -> None:
         one(str(own), str(made))
 
 
-def lists_counts(lists: Lists, official: tuple[int, int, int],
-                 what: str = "") -> list[Count]:
-    """The lengths of both lists, and the number of classes."""
-    found = (len(lists.train), len(lists.test), len(lists.classes))
-    names = ("training videos", "test videos", "classes")
-    return [Count(f"{what}{name}", n, m) for name, n, m in
-            zip(names, found, official, strict=True)]
+def lists_counts(reader: ModuleType, root: Path, lists_only: bool
+                 ) -> list[Count]:
+    """Videos and classes of each split, and the videos that are there.
 
-
-def files_count(records: Iterable[Record]) -> Count:
-    """How many of the listed videos are there."""
-    paths = {record.path for record in records}
-    return Count("listed videos that are there",
-                 sum(path.is_file() for path in paths), len(paths))
+    reader: a file of lib/data/sets with `read` and COUNTS.
+    """
+    found, paths = [], set()
+    for split, official in reader.COUNTS.items():
+        lists = reader.read(root, split, lists_only=lists_only)
+        own = f"split {split}: " * (len(reader.COUNTS) > 1)
+        found += [Count(f"{own}{name}", len(some), number) for name, some,
+                  number in zip(("training videos", "test videos", "classes"),
+                                lists, official, strict=True)]
+        paths |= {record.path for record in lists.train + lists.test}
+    if not lists_only:
+        found.append(Count("listed videos that are there",
+                           sum(path.is_file() for path in paths), len(paths)))
+    return found
 
 
 def report(counts: Sequence[Count]) -> int:
@@ -258,6 +258,5 @@ def by_hand(recipe: Recipe, splits_only: bool) -> str:
     lines.append("get these files, by a browser or from someone who has "
                  "them, put them into one folder, and run this script again "
                  "with --from FOLDER:")
-    lines += [f"  {name}  {' or '.join(source.urls)}"
-              for name, source in wanted.items()]
+    lines += [f"  {name}  {source.url}" for name, source in wanted.items()]
     return "\n".join(lines)

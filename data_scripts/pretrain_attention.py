@@ -7,36 +7,25 @@ one learns the exact flow between two frames of puppets, by Eq. (4). Training
 videos come from the actors of the training split, drawn with another seed than
 the notebooks use; the step with the least loss on videos of the validation
 split's actors is kept. About four minutes on one core; writes
-lib/networks/weights/attention_small_puppets.safetensors, the network with its Expanded
-Part, as float16.
+lib/networks/weights/attention_small_puppets.safetensors, the network with its
+Expanded Part, as float16.
 """
 
 import argparse
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from pretrain_backbone import SEED
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from lib.data.batches import in_memory  # noqa: E402
-from lib.data.datasets import Thinned  # noqa: E402
-from lib.data.snippets import (
-    Snippets,  # noqa: E402
-    Whole,  # noqa: E402
-    keep,  # noqa: E402
-)
-from lib.data.transforms import Crops  # noqa: E402
-from lib.lab import training  # noqa: E402
-from lib.networks import cnn2d  # noqa: E402
+from lib.data.batches import in_memory
+from lib.data.datasets import Thinned
+from lib.data.snippets import Snippets, Whole, keep
+from lib.data.transforms import Crops
+from lib.lab import training
+from lib.networks import cnn2d
 from lib.papers.sta_cnn import AttentionNetwork, FlowPredictor, flow_loss
-from lib.worlds.puppets import (
-    DIALS,  # noqa: E402
-    Puppets,  # noqa: E402
-)
+from lib.worlds.puppets import DIALS, Puppets
 
-SEED = 20_000  # the notebooks count their seeds from 0
 # 64 pixels end as 8 x 8: three poolings of six
 WIDTHS, POOLINGS = (8, 16, 32, 32, 32, 48), 3
 PATH = cnn2d.WEIGHTS / "attention_small_puppets.safetensors"
@@ -60,6 +49,7 @@ def score(model, data):
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--videos", type=int, default=1500)

@@ -31,27 +31,23 @@ from lib.data.batches import in_memory  # noqa: E402
 from lib.data.datasets import Thinned  # noqa: E402
 from lib.lab import training  # noqa: E402
 from lib.networks import cnn2d  # noqa: E402
-from lib.worlds.puppets import (
-    DIALS,  # noqa: E402
-    Puppets,  # noqa: E402
-)
+from lib.worlds.puppets import DIALS, Puppets  # noqa: E402
 
 SEED = 20_000  # the notebooks count their seeds from 0
 
 
-class Motion(Dataset):
-    """Flow and label alone of puppets: whole samples fill the memory."""
+class Only(Dataset):
+    """Label and one other key of samples: whole ones fill the memory."""
 
-    def __init__(self, data: Puppets, fields: int):
-        self.data = Thinned(data, data.dials.frames, fields)
-        self.classes = data.classes
+    def __init__(self, data: Dataset, key: str):
+        self.data, self.classes, self.key = data, data.classes, key
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, i: int) -> dict:
         sample = self.data[i]
-        return {key: sample[key] for key in ("motion", "label")}
+        return {key: sample[key] for key in (self.key, "label")}
 
 
 def step(model, batch, key):
@@ -66,14 +62,24 @@ def step(model, batch, key):
         x = x.flip(-1)
         if key == "motion":
             x[:, :, 0::2] *= -1  # left is right now; `flip` made a copy
-    logits = model(x).logits
-    return {"loss": F.cross_entropy(logits, batch["label"])}
+    return {"loss": F.cross_entropy(model(x).logits, batch["label"])}
 
 
-def accuracy(model, data, key):
-    answers = training.predict(model, data, inputs=key)
-    hits = answers["logits"].argmax(1) == answers["label"]
+def accuracy(model, data, key="video"):
+    """The share of videos whose class the model predicts."""
+    found = training.predict(model, data, inputs=key, keys=("logits",))
+    hits = found["logits"].argmax(1) == found["label"]
     return hits.float().mean().item()
+
+
+def options(names: list[str], steps: int,
+            text: str) -> argparse.ArgumentParser:
+    """The command line of both scripts that train backbones."""
+    parser = argparse.ArgumentParser(description=text.split("\n")[0])
+    parser.add_argument("names", nargs="*", default=names)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--videos", type=int, default=3000)
+    return parser
 
 
 def pretrain(name: str, train, val, steps: int, fields: int) -> float:
@@ -88,30 +94,28 @@ def pretrain(name: str, train, val, steps: int, fields: int) -> float:
     history = training.fit(
         model, train, partial(step, key=key), steps=steps, batch=32, lr=2e-3,
         weight_decay=1e-2, schedule="cosine", seed=SEED, val=val,
-        score=partial(accuracy, key=key), every=max(1, steps // 10),
-    )  # fmt: skip
+        score=partial(accuracy, key=key), every=max(1, steps // 10))
     cnn2d.save_weights(net, cnn2d.puppet_weights(name, channels))
     return max(row.get("score", 0) for row in history)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", default=list(cnn2d.SMALL))
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--videos", type=int, default=3000)
+    """The command line."""
+    parser = options([*cnn2d.SMALL], 1500, __doc__)
     parser.add_argument(
         "--flow", type=int, default=0,
         choices=(0, cnn2d.FLOW_CHANNELS // 2),
         help="flow fields in a stack; 0 trains on RGB (default)")
-    options = parser.parse_args()
-    train = Puppets("train", options.videos, seed=SEED)
-    val = Puppets("val", 500, seed=SEED)
-    if options.flow:
-        train, val = (Motion(data, options.flow) for data in (train, val))
-    train, val = in_memory(train), in_memory(val)
+    chosen = parser.parse_args()
+    parts = (Puppets("train", chosen.videos, seed=SEED),
+             Puppets("val", 500, seed=SEED))
+    if chosen.flow:
+        parts = (Only(Thinned(data, DIALS.frames, chosen.flow), "motion")
+                 for data in parts)
+    train, val = map(in_memory, parts)
     print(f"{len(train)} training videos, {len(val)} validation, {DIALS}")
-    for name in options.names:
-        best = pretrain(name, train, val, options.steps, options.flow)
+    for name in chosen.names:
+        best = pretrain(name, train, val, chosen.steps, chosen.flow)
         print(f"{name}: validation accuracy {best:.3f}")
 
 

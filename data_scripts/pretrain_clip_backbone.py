@@ -7,53 +7,28 @@ other videos than any notebook meets, the step with the best validation
 accuracy. From scratch the videos of the course are too hard a first lesson for
 a 3D network of this size (after 300 steps it guesses), so it begins with easy
 ones: nothing moves but a large actor, who hardly idles. A quarter of an hour a
-network on one core; writes lib/networks/weights/<name>_puppets.safetensors as float16.
+network on one core; writes lib/networks/weights/<name>_puppets.safetensors as
+float16.
 """
 
-import argparse
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from pretrain_backbone import SEED, Only, accuracy, options
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lib.data import sampling
+from lib.data.batches import in_memory
+from lib.lab import training
+from lib.networks import cnn2d, cnn3d
+from lib.papers import jsta
+from lib.worlds.puppets import DIALS, Puppets
 
-from lib.data import sampling  # noqa: E402
-from lib.data.batches import in_memory  # noqa: E402
-from lib.lab import training  # noqa: E402
-from lib.networks import (
-    cnn2d,  # noqa: E402
-    cnn3d,  # noqa: E402
-)
-from lib.papers import jsta  # noqa: E402
-from lib.worlds.puppets import (
-    DIALS,  # noqa: E402
-    Puppets,  # noqa: E402
-)
-
-SEED = 20_000  # the notebooks count their seeds from 0
 EASY = replace(DIALS, clutter=(0, 0), camera=(0.0, 0.0), bystander=0.0,
                irrelevant=(0.0, 0.2), actor=(0.60, 0.75))
 STAGE = "identity3b"  # where JSTA puts its attention
 RATES = {"resnet3d_small": 2e-3, "c3d_small": 1e-3}
-
-
-class Pictures(Dataset):
-    """Video and label alone of puppets: whole samples fill the memory."""
-
-    def __init__(self, data: Puppets):
-        self.data, self.classes = data, data.classes
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, i: int) -> dict:
-        sample = self.data[i]
-        return {key: sample[key] for key in ("video", "label")}
 
 
 class Sometimes(nn.Module):
@@ -72,7 +47,7 @@ class Sometimes(nn.Module):
 
 
 class OnVideos(nn.Module):
-    """The mean answer of all clips of a video."""
+    """The mean output of all clips of a video."""
 
     def __init__(self, name: str, classes: int):
         super().__init__()
@@ -93,43 +68,32 @@ def step(model, batch):
     video = batch["video"]
     if torch.rand(()) < 0.5:
         video = video.flip(-1)
-    logits = model(video).logits
-    return {"loss": F.cross_entropy(logits, batch["label"])}
-
-
-def accuracy(model, data):
-    answers = training.predict(model, data, keys=("logits",))
-    hits = answers["logits"].argmax(1) == answers["label"]
-    return hits.float().mean().item()
+    return {"loss": F.cross_entropy(model(video).logits, batch["label"])}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", default=list(RATES))
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--videos", type=int, default=3000)
-    options = parser.parse_args()
+    """The command line."""
+    chosen = options([*RATES], 1200, __doc__).parse_args()
     easy, train, val = (
-        in_memory(Pictures(Puppets(split, n, seed=SEED, dials=dials)))
-        for split, n, dials in (("train", options.videos, EASY),
-                                ("train", options.videos, DIALS),
+        in_memory(Only(Puppets(split, n, seed=SEED, dials=dials), "video"))
+        for split, n, dials in (("train", chosen.videos, EASY),
+                                ("train", chosen.videos, DIALS),
                                 ("val", 500, DIALS)))
     print(f"{len(train)} training videos, {len(val)} validation, {DIALS}")
-    for name in options.names:
+    for name in chosen.names:
         torch.manual_seed(SEED)
         model = OnVideos(name, len(train.classes))
         settings = {"batch": 16, "lr": RATES[name], "weight_decay": 1e-2,
                     "seed": SEED}
-        training.fit(model, easy, step, steps=options.steps // 3, **settings)
+        training.fit(model, easy, step, steps=chosen.steps // 3, **settings)
         history = training.fit(
-            model, train, step, steps=options.steps, schedule="cosine",
-            val=val, score=accuracy, every=max(1, options.steps // 10),
+            model, train, step, steps=chosen.steps, schedule="cosine",
+            val=val, score=accuracy, every=max(1, chosen.steps // 10),
             **settings)
         stages = model.net.backbone.stages
         if STAGE in stages:
             stages[STAGE] = stages[STAGE].part
-        cnn2d.save_weights(
-            model.net.backbone, cnn3d.puppet_weights(name))
+        cnn2d.save_weights(model.net.backbone, cnn3d.puppet_weights(name))
         best = max(row.get("score", 0) for row in history)
         print(f"{name}: validation accuracy {best:.3f}", flush=True)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from scipy.io import savemat
 
 from lib.worlds.actions import CLASSES, FPS
 from lib.worlds.puppets import Dials, Puppets
@@ -90,8 +91,6 @@ def write_list(path: Path, lines: list[str]) -> None:
 
 def write_mat(path: Path, **variables: object) -> None:
     """Write a MATLAB file, version 5."""
-    from scipy.io import savemat
-
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     with beside.open("wb") as file:

@@ -5,12 +5,11 @@ script takes them by `--from` and its reader reads them. It returns how many
 training and test videos are listed. Files that are there are kept.
 """
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
+from PIL import Image
 from puppet_files import (
     Counts,
     Order,
@@ -28,7 +27,7 @@ from lib.worlds.puppets import camel
 
 
 def ucf101(root: Path, order: Order) -> Counts:
-    """UCF101: class folders, and the lists of split 1."""
+    """UCF101: class folders, and three times the same lists."""
     lists: dict[str, list[str]] = {"train": [], "test": []}
     for take in order.takes():
         name = take.data.name(take.number)
@@ -39,7 +38,8 @@ def ucf101(root: Path, order: Order) -> Counts:
             line if take.part == "test" else f"{line} {label}")
     folder = root / "ucfTrainTestlist"
     for part, lines in lists.items():
-        write_list(folder / f"{part}list01.txt", sorted(lines))
+        for split in "123":
+            write_list(folder / f"{part}list0{split}.txt", sorted(lines))
     write_list(folder / "classInd.txt",
                [f"{i} {camel(name)}" for i, name in enumerate(CLASSES, 1)])
     return order.counts()
@@ -89,8 +89,6 @@ def jhmdb(root: Path, order: Order) -> Counts:
 
 def penn_action(root: Path, order: Order) -> Counts:
     """Penn Action: a folder of JPEG files and a .mat file per clip."""
-    from PIL import Image
-
     root = root / "Penn_Action"
     for i, take in enumerate(order.takes("joints"), start=1):
         label = root / "labels" / f"{i:04d}.mat"
@@ -111,13 +109,13 @@ def penn_action(root: Path, order: Order) -> Counts:
 
 
 def ucf101_24(root: Path, order: Order) -> Counts:
-    """UCF101, and a pickle of boxes for the classes of its first half.
+    """UCF101, and boxes x y w h for the classes of its first half.
 
-    As in the corrected annotations: x y w h in small integers, from the
-    frame `sf` on.
+    As in the corrected annotations a tube lasts from the frame `sf`, which
+    counts from 1, to `ef`, and its numbers are small integers.
     """
     ucf101(root, order)
-    tubes = {}
+    videos = []
     for take in order.takes():
         if CLASSES.index(take.action) >= len(CLASSES) // 2:
             continue
@@ -125,13 +123,20 @@ def ucf101_24(root: Path, order: Order) -> Counts:
         first, last = (sample["segments"][0] * FPS).round().int().tolist()
         x1, y1, x2, y2 = sample["boxes"][first:last].nan_to_num().T.numpy()
         boxes = np.stack([x1, y1, x2 - x1, y2 - y1], 1).astype(np.uint8)
-        label = CLASSES.index(take.action)
-        tubes[f"{camel(take.action)}/{take.data.name(take.number)}"] = {
-            "numf": np.uint8(len(sample["video"])), "label": label,
-            "annotations": [{"label": label, "sf": first, "ef": last,
-                             "boxes": boxes}]}
-    write_bytes(root / "pyannot.pkl", pickle.dumps(tubes, protocol=3))
+        videos.append({
+            "name": f"{camel(take.action)}/{take.data.name(take.number)}",
+            "num_imgs": len(sample["video"]), "tubes": structs([
+                {"sf": first + 1, "ef": last, "boxes": boxes}])})
+    write_mat(root / "finalAnnots.mat", annot=structs(videos))
     return order.counts()
+
+
+def structs(rows: list[dict]) -> np.ndarray:
+    """Dicts of the same keys as SciPy writes MATLAB's array of structs."""
+    made = np.empty((1, len(rows)), [(key, object) for key in rows[0]])
+    for i, row in enumerate(rows):
+        made[0, i] = tuple(row.values())
+    return made
 
 
 def thumos14(root: Path, order: Order) -> Counts:
@@ -183,31 +188,8 @@ def ut_interaction(root: Path, order: Order) -> Counts:
     return order.counts()
 
 
-def kth(root: Path, order: Order) -> Counts:
-    """KTH: six classes, people by number, and the list of sequences."""
-    actions = ("boxing", "handclapping", "handwaving", "jogging", "running",
-               "walking")
-    people = {"train": (11, 12, 13, 14, 15, 16, 17, 18),
-              "test": (22, 2, 3, 5, 6, 7, 8, 9, 10)}
-    lines = ["This list gives the frames of each repetition.", ""]
-    for take in order.takes(classes=6):
-        action = actions[take.number % 6]
-        turn = take.number // 6
-        own = people[take.part]
-        name = (f"person{own[turn % len(own)]:02d}_{action}_"
-                f"d{turn // len(own) + 1}")
-        film(take, root / action / f"{name}_uncomp.avi")
-        spans = (take.sample()["segments"] * FPS).round().int().tolist()
-        lines.append(f"{name}\t\tframes\t" + ", ".join(
-            f"{start + 1}-{end}" for start, end in spans))
-    write_text(root / "00sequences.txt", "\n".join(lines) + "\n")
-    return order.counts()
-
-
 def flying_chairs(root: Path, order: Order) -> Counts:
     """FlyingChairs: two frames and their exact flow from each video."""
-    from PIL import Image
-
     marks = []
     for i, take in enumerate(order.takes("flow"), start=1):
         marks.append({"train": "1", "test": "2"}[take.part])
@@ -218,10 +200,9 @@ def flying_chairs(root: Path, order: Order) -> Counts:
         sample = take.sample()
         for t, frame in enumerate(frames_of(sample)[:2], start=1):
             Image.fromarray(frame).save(root / f"data/{i:05d}_img{t}.ppm")
-        field: torch.Tensor = sample["flow"][0].permute(1, 2, 0)
+        field = sample["flow"][0].permute(1, 2, 0).numpy().astype("<f4")
         size = np.array([field.shape[1], field.shape[0]], "<i4")
-        write_bytes(path, b"PIEH" + size.tobytes() +
-                    field.contiguous().numpy().astype("<f4").tobytes())
+        write_bytes(path, b"PIEH" + size.tobytes() + field.tobytes())
     write_text(root / "FlyingChairs_train_val.txt",
                "".join(f"{mark}\n" for mark in marks))
     return order.counts()
@@ -230,4 +211,4 @@ def flying_chairs(root: Path, order: Order) -> Counts:
 FORMATS: dict[str, Callable[[Path, Order], Counts]] = {
     f.__name__: f for f in (
         ucf101, hmdb51, jhmdb, penn_action, ucf101_24, thumos14, moments,
-        ut_interaction, kth, flying_chairs)}
+        ut_interaction, flying_chairs)}

@@ -29,10 +29,7 @@ from puppet_files import Order, write_text  # noqa: E402
 from puppet_formats import FORMATS  # noqa: E402
 
 from lib.worlds.actions import CLASSES  # noqa: E402
-from lib.worlds.puppets import (
-    DIALS,  # noqa: E402
-    UNTRIMMED,  # noqa: E402
-)
+from lib.worlds.puppets import DIALS, UNTRIMMED  # noqa: E402
 
 VIDEOS = (".avi", ".mp4", ".jpg", ".ppm")
 

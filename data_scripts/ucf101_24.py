@@ -11,30 +11,24 @@ Multiple Spatiotemporal Action Localisation and Prediction, ICCV 2017.
 import sys
 from pathlib import Path
 
-import ucf101
-from prepare import Count, Part, Recipe, Source, files_count, lists_counts
+from prepare import Count, Part, Recipe, lists_counts
 from prepare import main as run
 
-from lib.data.sets import ucf101_24
-
-BOXES = ("https://raw.githubusercontent.com/gurkirt/corrected-UCF101-Annots/"
-         "master/pyannot.pkl")
+from lib.data.sets import ucf101, ucf101_24
 
 
 def counts(root: Path, lists_only: bool) -> list[Count]:
     """Both lists, the clips with boxes, and the videos."""
     lists = ucf101_24.read(root, lists_only=lists_only)
-    records = lists.train + lists.test
-    boxed = sum(bool(record.spans) for record in records)
-    found = [*lists_counts(lists, (2293, 910, 24)),
-             Count("clips with boxes", boxed, 3194)]
-    return found if lists_only else [*found, files_count(records)]
+    boxed = sum(bool(record.spans) for record in lists.train + lists.test)
+    return [*lists_counts(ucf101_24, root, lists_only),
+            Count("clips with boxes", boxed, ucf101_24.BOXED)]
 
 
 RECIPE = Recipe("UCF101-24", (
-    ucf101.VIDEOS, ucf101.LISTS,
-    Part("ucf101_24/pyannot.pkl", Source("pyannot.pkl", (BOXES,)),
-         lists=True),
+    Part("UCF-101", ucf101.VIDEOS),
+    Part("ucfTrainTestlist", ucf101.LISTS, lists=True),
+    Part("ucf101_24/finalAnnots.mat", ucf101_24.BOXES, lists=True),
 ), counts)
 
 if __name__ == "__main__":

@@ -23,20 +23,11 @@ from torch.utils.data import Dataset
 from lib import ROOT
 from lib.data import decode, flow, sampling, transforms
 from lib.data.sampling import at_least, flow_runs, sample_part, thin
+from lib.data.sets import SETS
 from lib.data.sets.records import Record, data_folder, split_by_group
 from lib.data.store import ClipCache, stamp
 from lib.worlds import puppets
 
-# Share of the training list that becomes the validation split. Ten
-# sequences train UT-Interaction, sixteen people KTH: a tenth of them would
-# be one or two. A fiftieth of Moments is 16,000 videos.
-VAL_SHARES = {"ucf101": 0.1, "hmdb51": 0.1, "jhmdb": 0.1, "penn_action": 0.1,
-           "ucf101_24": 0.1, "thumos14": 0.1, "moments": 0.02, "kth": 0.2,
-           "ut_interaction": 0.2}
-# Frames per second of the sets whose papers name another rate than 25, for
-# copies of them that hold images. That of Moments in Time varies.
-RATES = {"hmdb51": 30.0, "jhmdb": 30.0, "thumos14": 30.0,
-         "ut_interaction": 30.0}
 LARGEST = 2**30  # bytes of a sample: 7,000 frames of 224 x 224
 PARTS = ("train", "val", "test")
 PUPPETS = {
@@ -296,8 +287,8 @@ def load(
 ) -> Splits:
     """Load the three splits of a data set by its name.
 
-    dataset: "puppets", "puppets_untrimmed", or one of VAL_SHARES.
-    data_root: the folder of the real data, see `annotations.data_folder`.
+    dataset: "puppets", "puppets_untrimmed", or one of SETS.
+    data_root: the folder of the real data, see `records.data_folder`.
     classes: names to restrict the data set to; they give the labels' order.
     frames: of each video, evenly over its whole length.
     n_train, n_val, n_test: for puppets only. A real set is taken whole.
@@ -319,21 +310,20 @@ def load(
             for part, n in zip(PARTS, (n_train, n_val, n_test), strict=True)
         ]
         return Splits(*parts, list(parts[0].classes))
-    if dataset not in VAL_SHARES:
+    if dataset not in SETS:
         raise ValueError(f"unknown dataset {dataset!r}: choose from "
-                         f"{[*PUPPETS, *VAL_SHARES]}")
+                         f"{[*PUPPETS, *SETS]}")
     reader = importlib.import_module(f"lib.data.sets.{dataset}")
     found = reader.read(data_folder(data_root), split)
     if classes is not None:
         found = found.restrict(classes)
-    train, val = split_by_group(found.train, VAL_SHARES[dataset],
-                                seed)
+    train, val = split_by_group(found.train, reader.VAL_SHARE, seed)
     if cache is not None:
         cache = ROOT / Path(cache).expanduser()
     parts = (
         Videos(records, classes=found.classes, frames=frames, size=size,
                fields=fields, cache=cache, on_error=on_error, extras=extras,
-               image_fps=RATES.get(dataset, decode.IMAGE_RATE))
+               image_fps=reader.FPS)
         for records in (train, val, found.test)
     )
     return Splits(*parts, found.classes)

@@ -17,7 +17,8 @@ from typing import Any
 
 from lib import ROOT
 from lib.data import decode
-from lib.data.datasets import PUPPETS, VAL_SHARES
+from lib.data.datasets import PUPPETS
+from lib.data.sets import SETS
 from lib.lab import training
 from lib.lab.registry import Registry
 from lib.networks.cnn2d import PUBLISHED, SMALL
@@ -47,7 +48,7 @@ LISTS = {  # what the items are, how many (0: any), and an example
     "gamma": (float, 2, "[1.0, 1.0]"), "fusion": (float, 3, "[1.0, 1.0, 1.0]"),
 }
 CHOICES = {
-    "dataset": (*PUPPETS, *VAL_SHARES), "other": (*PUPPETS, *VAL_SHARES),
+    "dataset": (*PUPPETS, *SETS), "other": (*PUPPETS, *SETS),
     "device": ("auto", "cpu", "cuda"), "crops": (1, 2, 10),
     "optimiser": ("adamw", "sgd"), "optimiser_t": ("adamw", "rmsprop"),
     "san": ("small", "full"), "san_weights": ("puppets", "none"),

@@ -1,7 +1,6 @@
 """Flow points where things go: measured, warped and coloured."""
 
 import math
-import struct
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from lib.data import flow
-from lib.data.sets import flying_chairs
 
 
 def texture(height, width, seed=0):
@@ -106,44 +104,6 @@ def test_the_puppets_true_flow_is_flow_in_this_sense():
         still = (frames[1:] - frames[:-1]).abs().mean(1)[actor].mean()
         improved += int(error < still)
     assert improved == 6
-
-
-def flo(flow):
-    """The bytes of a .flo file, one number at a time."""
-    height, width = flow.shape[1:]
-    raw = struct.pack("<fii", 202021.25, width, height)
-    for row in range(height):
-        for column in range(width):
-            raw += struct.pack("<ff", *flow[:, row, column].tolist())
-    return raw
-
-
-def test_flo_files_are_read(tmp_path):
-    given = torch.randn(2, 5, 7, generator=torch.manual_seed(0))
-    path = tmp_path / "00001_flow.flo"
-    path.write_bytes(flo(given))
-    read = flying_chairs.read_flo(path)
-    assert read.dtype == torch.float32 and read.is_contiguous()
-    assert torch.equal(read, given)
-    assert torch.equal(flow.warp(torch.ones(3, 5, 7), read),
-                       torch.ones(3, 5, 7))
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda raw: raw[:-1], "copy or unpack"),
-    (lambda raw: raw + b"\0", "copy or unpack"),
-    (lambda raw: raw[:9], "copy or unpack"),
-    (lambda raw: b"", "no .flo file"),
-    (lambda raw: b"PIEG" + raw[4:], "no .flo file"),
-    (lambda raw: raw[:4] + struct.pack("<ii", -5, -7) + raw[12:], "no .flo"),
-    (lambda raw: raw[:4] + struct.pack("<ii", 2**30, 2**30) + raw[12:],
-     "copy or unpack"),
-])
-def test_damaged_flo_files_are_named(tmp_path, change, message):
-    path = tmp_path / "bad.flo"
-    path.write_bytes(change(flo(torch.zeros(2, 5, 7))))
-    with pytest.raises(ValueError, match=f"bad.flo.*{message}"):
-        flying_chairs.read_flo(path)
 
 
 def camera(height=64, width=85, zoom=1.02, turn=0.01, shift=(2.0, -1.0)):

@@ -11,11 +11,11 @@ import yaml
 
 from lib import ROOT
 from lib.data import datasets, decode
-from lib.data.sets import records, ucf101
-from lib.data.sets.records import split_by_group
+from lib.data.sets import SETS, ucf101
+from lib.data.sets.records import Lists, Record, split_by_group
 
 DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
-SPLITS = {"ucf101": "123", "hmdb51": "123", "jhmdb": "123", "kth": "1",
+SPLITS = {"ucf101": "123", "hmdb51": "123", "jhmdb": "123",
           "ucf101_24": "1", "thumos14": "1"}
 PRESETS = sorted((ROOT / "notebooks/presets").glob("*/*.yaml"))
 
@@ -37,8 +37,7 @@ def official(tmp_path_factory):
 def lists_of(name, root, split):
     reader = importlib.import_module(f"lib.data.sets.{name}")
     try:
-        return (reader.read(root, split, lists_only=True),
-                datasets.VAL_SHARES[name])
+        return reader.read(root, split, lists_only=True), reader.VAL_SHARE
     except FileNotFoundError as error:
         pytest.skip(str(error))
 
@@ -68,26 +67,25 @@ def test_no_group_lies_in_two_of_three(official, name, split):
 def test_every_preset_names_a_data_set_with_its_splits(path):
     chosen = yaml.safe_load(path.read_text())
     name = chosen.get("dataset", "puppets")
-    assert name in {*datasets.PUPPETS, *datasets.VAL_SHARES}
-    if path.stem in datasets.VAL_SHARES:
+    assert name in {*datasets.PUPPETS, *SETS}
+    if path.stem in SETS:
         assert name == path.stem
     split = chosen.get("split", "1")
     assert split in SPLITS.get(name, "12")
     other = chosen.get("other", "puppets")
-    assert other in {*datasets.PUPPETS, *datasets.VAL_SHARES}
+    assert other in {*datasets.PUPPETS, *SETS}
 
 
 def test_load_hands_the_test_list_to_the_test_alone(monkeypatch):
     """What `load` gives to training comes from the training list."""
     def record(i, part):
-        return records.Record(ROOT / "README.md", i % 2, f"{part}{i}",
-                                  f"{part}{i // 4}")
+        return Record(ROOT / "README.md", i % 2, f"{part}{i}",
+                      f"{part}{i // 4}")
 
-    lists = records.Lists([record(i, "train") for i in range(40)],
-                              [record(i, "test") for i in range(8)],
-                              ["a", "b"])
+    lists = Lists([record(i, "train") for i in range(40)],
+                  [record(i, "test") for i in range(8)], ["a", "b"])
     monkeypatch.setattr(ucf101, "read", lambda root, split: lists)
-    monkeypatch.setitem(datasets.VAL_SHARES, "ucf101", 0.2)
+    monkeypatch.setattr(ucf101, "VAL_SHARE", 0.2)
     splits = datasets.load("ucf101")
     names = [[r.name for r in part.records] for part in splits[:3]]
     assert sorted(names[0] + names[1]) == sorted(
@@ -118,7 +116,7 @@ def test_indexing_ucf101_is_quick_and_small(official):
 
 def test_opening_a_data_set_decodes_nothing(tmp_path):
     """Empty files are opened as a data set, and missed when asked for."""
-    records = [records.Record(tmp_path / f"{i}.avi", 0, str(i), str(i))
+    records = [Record(tmp_path / f"{i}.avi", 0, str(i), str(i))
                for i in range(50)]
     for record in records:
         record.path.touch()
@@ -130,7 +128,7 @@ def test_opening_a_data_set_decodes_nothing(tmp_path):
 
 def test_a_hundred_thousand_groups_are_cut_in_seconds():
     """Moments in Time gives no groups: each of 800,000 videos is its own."""
-    records = [records.Record(ROOT, i % 339, str(i), str(i))
+    records = [Record(ROOT, i % 339, str(i), str(i))
                for i in range(100_000)]
     start = time.perf_counter()
     val = split_by_group(records, 0.02)[1]

@@ -1,15 +1,12 @@
 """The few real clips at hand: they and their annotations fit."""
 
-import os
-
 import numpy as np
 import pytest
 from scipy.io import savemat
 from video_files import real_samples
 
-from lib import ROOT
-from lib.data import datasets, decode, untrusted
-from lib.data.sets import jhmdb, kth
+from lib.data import datasets, decode, matlab
+from lib.data.sets import hmdb51, jhmdb
 from lib.data.sets.records import Record
 
 
@@ -20,28 +17,11 @@ def sample_clip(name):
     return found[0]
 
 
-@pytest.mark.parametrize("name", ["person01_walking_d1",
-                                  "person01_jogging_d3"])
-def test_a_real_clip_of_kth_and_its_repetitions(name):
-    path = sample_clip(f"{name}_uncomp.avi")
-    root = ROOT / (os.environ.get("DATA_ROOT") or "data")
-    listed = kth.read(root, lists_only=True)
-    record = next(r for r in listed.train + listed.test if r.name == name)
-    # the list and the file agree to the frame
-    assert record.spans[-1][1] == decode.probe(path).frames
-    data = datasets.Videos([record._replace(path=path)],
-                           classes=listed.classes, frames=32, size=48)
-    one, share = data[0], sum(b - a for a, b in record.spans)
-    share /= record.spans[-1][1]
-    assert abs(one["relevant"].float().mean() - share) < 0.05
-    assert 0.3 < share < 0.95
-
-
 def test_a_real_clip_of_jhmdb_and_its_joints(tmp_path):
     path = sample_clip("Goal_Keeping_Tips_catch_f_cm_np1_fr_med_2.avi")
     joints = sample_clip("joint_positions.mat")
-    assert lists.CLIP.fullmatch(path.name)[1] == "Goal_Keeping_Tips_catch"
-    place = untrusted.read_mat(joints, "pos_img")["pos_img"]
+    assert hmdb51.CLIP.fullmatch(path.name)[1] == "Goal_Keeping_Tips_catch"
+    place = matlab.read_mat(joints, "pos_img")["pos_img"]
     frames = decode.probe(path).frames
     assert place.shape == (2, 15, frames)  # 40, where the header claims 48
     mask = np.zeros((240, 320, frames), np.uint8)
@@ -49,7 +29,7 @@ def test_a_real_clip_of_jhmdb_and_its_joints(tmp_path):
         (x1, y1), (x2, y2) = place[:, :, t].min(1), place[:, :, t].max(1)
         mask[int(y1):int(y2), int(x1):int(x2), t] = 1
     savemat(tmp_path / "mask.mat", {"part_mask": mask})
-    record = Record(path, 0, "x", "y", truth=jhmdb.Puppet(
+    record = Record(path, 0, "x", "y", truth=jhmdb.Annotation(
         tmp_path / "mask.mat", joints))
     one = datasets.Videos([record], classes=["catch"], frames=8, size=112,
                           extras=("joints",))[0]

@@ -12,7 +12,7 @@ from test_datasets import record, write
 
 from lib import ROOT
 from lib.data import datasets
-from lib.data.sets import flying_chairs, ut_interaction
+from lib.data.sets import ut_interaction
 from lib.data.sets.flying_chairs import FlyingChairs
 from lib.data.snippets import Snippets, Whole, keep
 from lib.data.transforms import Crops, ten_crops
@@ -147,7 +147,7 @@ def test_flying_chairs_are_snippets(tmp_path):
     for name, frame in zip(("img1", "img2"), pixels, strict=True):
         Image.fromarray(frame).save(folder / f"00001_{name}.ppm")
     field = np.random.default_rng(0).normal(size=(6, 8, 2)).astype("<f4")
-    head = np.float32(flying_chairs.FLO).tobytes() + np.int32([8, 6]).tobytes()
+    head = b"PIEH" + np.int32([8, 6]).tobytes()
     (folder / "00001_flow.flo").write_bytes(head + field.tobytes())
     data = Snippets(FlyingChairs(tmp_path, "train"), 1,
                     keys=("video", "flow"))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import fetch
 import pytest
-from fetch import Source, Unreachable, download, locked
+from fetch import Unreachable, checked, download, locked
 
 from lib import ROOT
+from lib.data.sets.records import Source
 
 DATA = random.Random(0).randbytes(700_000)
 MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"
@@ -59,7 +60,7 @@ def host(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, args=(0.01,),
                               daemon=True)
     thread.start()
-    server.url = f"http://127.0.0.1:{server.server_port}/a.zip"
+    server.url = f"http://127.0.0.1:{server.server_port}/"
     yield server
     server.shutdown()
     server.server_close()
@@ -67,7 +68,7 @@ def host(monkeypatch):
 
 
 def source(host, **more):
-    return Source("a.zip", (host.url,), **{"hash": MD5} | more)
+    return Source("a.zip", host.url, **{"hash": MD5} | more)
 
 
 def nothing_that_looks_whole(folder):
@@ -119,7 +120,7 @@ def test_another_version_is_begun_anew(host, tmp_path, change):
     host.plan |= {"data": other, "cuts": []} | change
     if change == {"tag": None}:  # the host says nothing of versions
         (tmp_path / "a.zip.part.json").write_text(json.dumps(
-            {"url": host.url, "tag": None, "total": len(other)}))
+            {"url": host.url + "a.zip", "tag": None, "total": len(other)}))
     assert download(anonymous, tmp_path).read_bytes() == other
 
 
@@ -135,7 +136,7 @@ def test_a_wrong_hash_is_not_trusted(host, tmp_path):
 def test_a_wrong_part_is_not_trusted(host, tmp_path):
     (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
     (tmp_path / "a.zip.part.json").write_text(json.dumps(
-        {"url": host.url, "tag": '"v1"', "total": len(DATA)}))
+        {"url": host.url + "a.zip", "tag": '"v1"', "total": len(DATA)}))
     with pytest.raises(ValueError, match="hash"):
         download(source(host), tmp_path)
     assert not [*tmp_path.iterdir()]
@@ -167,21 +168,22 @@ def test_a_host_that_refuses(host, tmp_path, status):
     assert len(host.plan["asked"]) == (4 if status == 503 else 1)
 
 
-def test_the_second_address_is_tried(host, tmp_path):
-    both = Source("a.zip", ("http://127.0.0.1:9/a.zip", host.url), hash=MD5)
-    assert download(both, tmp_path).read_bytes() == DATA
-    with pytest.raises(Unreachable, match="no address"):
-        download(Source("b.zip"), tmp_path)
+def test_no_address_and_nobody_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "WAIT", 0.0)
+    for host, reason in (("", "b.zip has no public address"),
+                         ("http://127.0.0.1:9/", "127.0.0.1:9/b.zip: ")):
+        with pytest.raises(Unreachable, match=reason):
+            download(Source("b.zip", host), tmp_path)
 
 
 def test_what_the_user_gives_is_checked(tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(DATA)
-    assert Source("a.zip", size=len(DATA), hash=MD5).check(path) == path
+    assert checked(Source("a.zip", size=len(DATA), hash=MD5), path) == path
     with pytest.raises(ValueError, match="700000 bytes.*9"):
-        Source("a.zip", size=9).check(path)
+        checked(Source("a.zip", size=9), path)
     with pytest.raises(ValueError, match="hash"):
-        Source("a.zip", hash="md5:" + "0" * 32).check(path)
+        checked(Source("a.zip", hash="md5:" + "0" * 32), path)
 
 
 def script(body, *arguments):
@@ -200,7 +202,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 from pathlib import Path
 try:
-    fetch.download(fetch.Source("a.zip", (sys.argv[1],)), Path(sys.argv[2]))
+    fetch.download(fetch.Source("a.zip", sys.argv[1]), Path(sys.argv[2]))
 except OSError as error:
     print("refused:", error)
 """, host.url, tmp_path)
@@ -223,7 +225,7 @@ def test_too_little_room_is_said_before(host, tmp_path, monkeypatch):
 def test_killed_between_the_end_and_the_renaming(host, tmp_path):
     (tmp_path / "a.zip.part").write_bytes(DATA)
     (tmp_path / "a.zip.part.json").write_text(json.dumps(
-        {"url": host.url, "tag": '"v1"', "total": len(DATA)}))
+        {"url": host.url + "a.zip", "tag": '"v1"', "total": len(DATA)}))
     assert download(source(host), tmp_path).read_bytes() == DATA
     assert not host.plan["asked"]  # nothing is fetched twice
 
@@ -233,7 +235,7 @@ def test_two_processes_at_once(host, tmp_path):
 from pathlib import Path
 folder = Path(sys.argv[2])
 with fetch.locked(folder):
-    path = fetch.download(fetch.Source("a.zip", (sys.argv[1],)), folder)
+    path = fetch.download(fetch.Source("a.zip", sys.argv[1]), folder)
 print(path.stat().st_size)
 """
     with locked(tmp_path):  # both wait for us first

@@ -11,15 +11,14 @@ import fetch
 import prepare
 import puppets as writer
 import pytest
-from fetch import Source
 from prepare import Count, Part, Recipe
 
 from lib import ROOT
+from lib.data.sets.records import Source
 
 DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 SCRIPTS = ("ucf101", "hmdb51", "jhmdb", "penn_action", "ucf101_24",
-           "thumos14", "moments_in_time", "ut_interaction", "kth",
-           "flying_chairs")
+           "thumos14", "moments_in_time", "ut_interaction", "flying_chairs")
 
 
 def left(root):
@@ -52,8 +51,7 @@ def test_no_host_gives_the_steps_by_hand(name, nobody, tmp_path, capsys):
         for part in script.RECIPE.parts:
             if part.lists or not options:
                 assert part.source.name in said.err
-                for url in part.source.urls:
-                    assert url in said.err
+                assert part.source.url in said.err
         assert left(tmp_path) == []
 
 
@@ -72,11 +70,12 @@ def command(*words, cwd):
 
 def test_a_script_runs_from_any_folder(tmp_path):
     given = tmp_path / "given"
-    writer.main(given, format="kth", n_train=6, n_test=6, size=32, frames=10)
-    done = command("kth.py", "--root", "root", "--from", "given",
+    writer.main(given, format="ut_interaction", n_train=6, n_test=6, size=32,
+                frames=10)
+    done = command("ut_interaction.py", "--root", "root", "--from", "given",
                    cwd=tmp_path)
     assert done.returncode == 1 and "DIFFERS" in done.stdout, done.stderr
-    assert f"KTH in {tmp_path / 'root'}:" in done.stdout
+    assert f"UT-Interaction in {tmp_path / 'root'}:" in done.stdout
     assert "listed videos that are there" in done.stdout
 
 
@@ -197,13 +196,12 @@ OFFICIAL = {  # what the official files are called in their archives
     "hmdb51": {"hmdb51_splits": "testTrainMulti_7030_splits"},
     "jhmdb": {"jhmdb/splits.zip": "splits.zip"},
     "ucf101_24": {"ucf101_splits": "ucfTrainTestlist",
-                  "ucf101_24/pyannot.pkl": "pyannot.pkl"},
+                  "ucf101_24/finalAnnots.mat": "finalAnnots.mat"},
     "thumos14": {
         "thumos14/annotation_val":
             "TH14_Temporal_annotations_validation/annotation",
         "thumos14/annotation_test":
             "TH14_Temporal_annotations_test/annotation"},
-    "kth": {"kth/kth_sequences.txt": "00sequences.txt"},
 }
 
 

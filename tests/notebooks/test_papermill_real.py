@@ -13,7 +13,7 @@ import ucf101_24 as script
 from papermill_run import papermill
 from refresh import ROOT
 
-from lib.data.sets import ucf101_24
+from lib.data.sets.ucf101_24 import read
 
 SPY = """
 import json
@@ -54,7 +54,7 @@ def test_ucf101_24_to_metrics_without_a_leak(tmp_path):
         "-f", str(ROOT / "notebooks/presets/03/tiny.yaml"),
         "-p", "dataset", "ucf101_24", "-p", "data_root", str(root))
     seen, tested, scores = json.loads(done.cells[-1].outputs[0].text)
-    lists = ucf101_24.read(root)
+    lists = read(root)
     assert {*seen} == {r.name for r in lists.train}
     assert not {*seen} & {r.name for r in lists.test}
     assert tested == len(lists.test)

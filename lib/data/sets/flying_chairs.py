@@ -1,19 +1,27 @@
 """FlyingChairs: pairs of frames with exact flow.
 
 Dosovitskiy et al., ICCV 2015; STA-CNN pre-trains its attention on them.
+torchvision's FlyingChairs pairs files by their place in the sorted folder:
+where one lacks, all that follow get the flow of others. Here a pair is the
+three files of its number.
 """
-
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
-from lib.data.sets.records import HOW, lines, require
+from lib.data.sets.records import Source, lines, require
 
-PARTS = {"train": "1", "val": "2"}
+HOST = "https://lmb.informatik.uni-freiburg.de/"
+LISTS = Source("FlyingChairs_train_val.txt",
+               f"{HOST}resources/datasets/FlyingChairs/")
+PAIRS = Source("FlyingChairs.zip", f"{HOST}data/FlyingChairs/")
+COUNTS = {"train": 22_232, "val": 640}
+FLAGS = {"train": "1", "val": "2"}
 
 
 def pairs(root: str | Path, part: str, *,
@@ -25,16 +33,16 @@ def pairs(root: str | Path, part: str, *,
     and `_flow.flo`.
     """
     folder = Path(root) / "flying_chairs"
-    sheet = folder / "FlyingChairs_train_val.txt"
-    for path in (sheet, *(() if lists_only else (folder / "data",))):
-        require(path, "FlyingChairs", HOW.format("flying_chairs"))
-    if part not in PARTS:
-        raise ValueError(f"part {part!r}: one of {[*PARTS]}")
+    sheet = require(folder / LISTS.name, "FlyingChairs", "flying_chairs")
+    if not lists_only:
+        require(folder / "data", "FlyingChairs", "flying_chairs")
+    if part not in FLAGS:
+        raise ValueError(f"part {part!r}: one of {[*FLAGS]}")
     found = []
     for i, (where, flag) in enumerate(lines(sheet), start=1):
-        if flag not in PARTS.values():
+        if flag not in FLAGS.values():
             raise ValueError(f"{where}: {flag!r} is not 1 or 2")
-        if flag == PARTS[part]:
+        if flag == FLAGS[part]:
             found.append(tuple(
                 folder / "data" / f"{i:05d}_{name}"
                 for name in ("img1.ppm", "img2.ppm", "flow.flo")))
@@ -60,8 +68,6 @@ class FlyingChairs(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        from PIL import Image
-
         *images, field = self.pairs[index]
         frames = [np.array(Image.open(path).convert("RGB"))
                   for path in images]
@@ -69,28 +75,23 @@ class FlyingChairs(Dataset):
             "video": torch.from_numpy(np.stack(frames)).movedim(-1, 1),
             "flow": read_flo(field)[None], "fps": 1,
             "name": field.name.removesuffix("_flow.flo")}
-FLO = 202021.25  # with which a .flo file starts
 
 
 def read_flo(path: str | Path) -> torch.Tensor:
-    """The flow (2, H, W) of a .flo file, as FlyingChairs has them.
+    """The flow (2, H, W) of a .flo file.
 
-    Middlebury's format: 202021.25 as float32, width and height as int32, then
-    x and y of each pixel as float32, row by row, little-endian.
-
-    Raises:
-        ValueError: if it is no such file, or cut.
+    Middlebury's format: PIEH, width and height as int32, then x and y of
+    each pixel as float32, row by row, little-endian. Raises ValueError if it
+    is no such file, or cut.
     """
     raw = Path(path).read_bytes()
-    head = np.frombuffer(raw[:12].ljust(12, b"\0"), "<i4")
-    width, height = head[1:].tolist()
-    if head.view("<f4")[0] != FLO or min(width, height) < 1:
+    width, height = np.frombuffer(raw[4:12].ljust(8, b"\0"), "<i4").tolist()
+    if raw[:4] != b"PIEH" or min(width, height) < 1:
         raise ValueError(f"{path} is no .flo file: it does not start with "
-                         f"{FLO}, width and height")
-    if len(raw) != 12 + 8 * width * height:
-        raise ValueError(
-            f"{path} holds {len(raw)} bytes, not the {12 + 8 * width * height}"
-            f" of {width} x {height} pixels: copy or unpack it again")
-    pixels = np.frombuffer(raw, "<f4", offset=12).astype(np.float32)
+                         "PIEH, width and height")
+    if len(raw) != (whole := 12 + 8 * width * height):
+        raise ValueError(f"{path} holds {len(raw)} bytes, not the {whole} of "
+                         f"{width} x {height} pixels: copy or unpack it again")
+    field = np.frombuffer(raw, "<f4", offset=12).astype(np.float32)
     return torch.from_numpy(
-        pixels.reshape(height, width, 2)).permute(2, 0, 1).contiguous()
+        field.reshape(height, width, 2)).permute(2, 0, 1).contiguous()

@@ -1,5 +1,4 @@
-"""HMDB51 (Kuehne et al., ICCV 2011), and lists with its flags."""
-
+"""HMDB51 (Kuehne et al., ICCV 2011), and lists with flags as its own."""
 
 import re
 from pathlib import Path
@@ -9,13 +8,22 @@ from lib.data.sets.records import (
     Listed,
     Lists,
     Record,
+    Source,
     beside,
     checked,
+    known_split,
     lines,
     once,
     require,
 )
 
+HOST = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/"
+VIDEOS = Source("hmdb51_org.rar", HOST,
+                hash="md5:517d6f1f19f215c45cdd4d25356be1fb")
+LISTS = Source("test_train_splits.rar", HOST,
+               hash="md5:15e67781e70dcfbdce2d7dbb9b3344b5")
+COUNTS = dict.fromkeys("123", (3570, 1530, 51))
+VAL_SHARE, FPS = 0.1, 30.0
 # What HMDB51 and JHMDB call a clip: source, class, five properties, number.
 CLIP = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|bo|fr|le|ri)_"
                   r"(?:bad|med|goo)_\d+\.avi")
@@ -39,7 +47,7 @@ def read(
                     "hmdb51_splits")
     videos = root / "hmdb51" / "hmdb51_org"
     if not lists_only:
-        require(videos, "HMDB51's videos", HOW.format("hmdb51"))
+        require(videos, "HMDB51's videos", "hmdb51")
     return checked(root, folder, *flagged("hmdb51", folder, split, videos))
 
 
@@ -50,10 +58,8 @@ def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
     folder: of files `<class>_test_split<k>.txt` with lines `<clip> <flag>`.
     videos: below it the clips are `<class>/<clip>`.
     """
-    if str(split) not in ("1", "2", "3"):
-        raise ValueError(f"{name} has the splits '1', '2', '3', not {split!r}")
-    require(folder, f"the lists of {name}", HOW.format(name))
-    ending = f"_test_split{split}.txt"
+    ending = f"_test_split{known_split(name, split, COUNTS)}.txt"
+    require(folder, f"the lists of {name}", name)
     classes = sorted(file.name.removesuffix(ending)
                      for file in folder.glob(f"*{ending}"))
     if not classes:

@@ -3,7 +3,6 @@
 MATLAB counts pixels from 1; here the middle of the first pixel is (0, 0).
 """
 
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +11,30 @@ import torch
 from torch import Tensor
 
 from lib.data.boxes import tight_boxes
+from lib.data.matlab import read_mat
 from lib.data.sets.hmdb51 import flagged
 from lib.data.sets.records import (
-    HOW,
     Lists,
     Record,
-    _frames,
-    _numbers,
-    _points,
+    Source,
+    at_frames,
     checked,
     require,
+    shaped,
+    whole_points,
 )
-from lib.data.untrusted import read_mat
+
+HOST = "https://files.is.tue.mpg.de/jhmdb/"
+VIDEOS = Source("JHMDB_video.zip", HOST,
+                hash="md5:0aca5af988892c8c2afe652a30544b8c")
+MASKS = Source("puppet_mask.zip", HOST,
+               hash="md5:eebf6c6c71faa16709b709b758710d17")
+JOINTS = Source("joint_positions.zip", HOST,
+                hash="md5:3d1ac91bcb8544ddfdd9547997db239f")
+LISTS = Source("splits.zip", HOST,
+               hash="md5:15b9f2f7a99d63c07f3be0c9ecde43b5")
+COUNTS = {"1": (660, 268, 21), "2": (658, 270, 21), "3": (663, 265, 21)}
+VAL_SHARE, FPS = 0.1, 30.0
 
 
 def read(
@@ -40,12 +51,12 @@ def read(
     root = Path(root) / "jhmdb"
     folder, videos = root / "splits", root / "ReCompress_Videos"
     if not lists_only:
-        require(videos, "JHMDB's videos", HOW.format("jhmdb"))
+        require(videos, "JHMDB's videos", "jhmdb")
     *parts, classes = flagged("jhmdb", folder, split, videos)
 
     def told(record: Record) -> Record:
         own = f"{classes[record.label]}/{record.name}"
-        return record._replace(truth=Puppet(
+        return record._replace(truth=Annotation(
             root / "puppet_mask" / own / "puppet_mask.mat",
             root / "joint_positions" / own / "joint_positions.mat"))
 
@@ -55,8 +66,8 @@ def read(
 
 
 @dataclass(frozen=True)
-class Puppet:
-    """JHMDB's mask of the actor, a box around it, and joints.
+class Annotation:
+    """The actor's mask in each frame of a clip, a box around it, and joints.
 
     Frames after the last annotated one have an empty mask, and NaN.
     """
@@ -67,14 +78,15 @@ class Puppet:
     def __call__(self, index: Tensor, joints: bool = False) -> dict[
             str, Tensor]:
         """The answers for frames `index` (T,); `joints` only if wanted."""
-        mask = _numbers(self.mask, read_mat(self.mask, "part_mask"),
-                        "part_mask", "H W T")
-        mask = _frames(np.moveaxis(mask, 2, 0) > 0, index, False)
+        mask = shaped(self.mask, read_mat(self.mask, "part_mask"),
+                      "part_mask", "H W T")
+        mask = at_frames(np.moveaxis(mask, 2, 0) > 0, index, False)
         known = {"mask": torch.from_numpy(mask),
                  "boxes": torch.from_numpy(tight_boxes(mask))}
         if joints:
-            place = _numbers(self.joints, read_mat(self.joints, "pos_img"),
-                             "pos_img", "2 J T")
-            place = _points(np.float32(place.transpose(2, 1, 0)) - 1)
-            known["joints"] = torch.from_numpy(_frames(place, index, np.nan))
+            place = shaped(self.joints, read_mat(self.joints, "pos_img"),
+                           "pos_img", "2 J T")
+            place = whole_points(np.float32(place.transpose(2, 1, 0)) - 1)
+            known["joints"] = torch.from_numpy(
+                at_frames(place, index, np.nan))
         return known

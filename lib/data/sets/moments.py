@@ -1,29 +1,33 @@
 """Moments in Time (Monfort et al., TPAMI 2020)."""
 
-
 from pathlib import Path
 
 from lib.data.sets.records import (
-    HOW,
     Lists,
     Record,
+    Source,
     beside,
     checked,
     in_order,
+    known_split,
     lines,
-    one_split,
     require,
     rows,
 )
 
+ALL = Source("Moments_in_Time_Raw.zip")  # its address is not public
+COUNTS = {"1": (802_264, 33_900, 339)}
+# A fiftieth for validation is 16,000 videos. Their rate varies.
+VAL_SHARE, FPS = 0.02, 25.0
+SCRIPT = "moments_in_time"
 
-def moments_classes(folder: Path) -> list[str]:
+
+def categories(folder: Path) -> list[str]:
     """The 339 names; lines `name,index`, or `name` alone in their order."""
     names = ("moments_categories.txt", "category_moment_v1_339.txt")
     path = next((folder / n for n in names if (folder / n).is_file()),
                 folder / names[0])
-    require(path, "the classes of Moments in Time",
-            HOW.format("moments_in_time"))
+    require(path, "the classes of Moments in Time", SCRIPT)
     entries = []
     for i, (where, line) in enumerate(lines(path)):
         name, comma, number = line.rpartition(",")
@@ -32,8 +36,9 @@ def moments_classes(folder: Path) -> list[str]:
     return in_order(path, entries, 0)
 
 
-def read(root: str | Path, split: str = "1", *,
-            lists_only: bool = False) -> Lists:
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
     """Read Moments in Time, `root/moments/`.
 
     `trainingSet.csv` and `validationSet.csv` begin each line with
@@ -42,16 +47,17 @@ def read(root: str | Path, split: str = "1", *,
     paper, the official validation list is the test. No groups are given,
     so each video is its own.
     """
-    one_split("Moments in Time", split)
-    root, how = Path(root), HOW.format("moments_in_time")
+    known_split("Moments in Time", split, COUNTS)
+    root = Path(root)
     folder = beside(root, "moments", "moments")
-    classes = moments_classes(folder)
+    classes = categories(folder)
     labels = {name: i for i, name in enumerate(classes)}
     parts = []
     for part in ("training", "validation"):
-        sheet = require(folder / f"{part}Set.csv", f"its {part} list", how)
+        sheet = require(folder / f"{part}Set.csv", f"Moments' {part} list",
+                        SCRIPT)
         if not lists_only:
-            require(folder / part, f"its {part} videos", how)
+            require(folder / part, f"Moments' {part} videos", SCRIPT)
         parts.append(listed := [])
         for where, row in rows(sheet):
             action, _, video = row[0].partition("/")

@@ -1,6 +1,5 @@
 """Penn Action (Zhang et al., ICCV 2013): joints and boxes."""
 
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.data.matlab import read_mat
 from lib.data.sets.records import (
     HOW,
     Listed,
     Lists,
     Record,
-    _frames,
-    _numbers,
-    _points,
+    Source,
+    at_frames,
     checked,
-    one_split,
+    known_split,
     require,
+    shaped,
+    whole_points,
 )
-from lib.data.untrusted import read_mat
+
+ALL = Source("Penn_Action.tar.gz", "https://www.cis.upenn.edu/~kostas/")
+COUNTS = {"1": (1258, 1068, 15)}
+# Nobody says how many of its frames there are in a second.
+VAL_SHARE, FPS = 0.1, 25.0
 
 
 def read(
@@ -36,13 +41,15 @@ def read(
     where a row of numbers is no box. No groups are given, so each clip is
     its own.
     """
-    one_split("Penn Action", split)
-    root, how = Path(root) / "penn_action", HOW.format("penn_action")
-    files = sorted(require(root / "labels", "its labels", how).glob("*.mat"))
+    known_split("Penn Action", split, COUNTS)
+    root, name = Path(root) / "penn_action", "penn_action"
+    labels = require(root / "labels", "Penn Action's labels", name)
+    files = sorted(labels.glob("*.mat"))
     if not files:
-        raise FileNotFoundError(f"no .mat files in {root / 'labels'}. {how}")
+        raise FileNotFoundError(
+            f"no .mat files in {labels}. {HOW.format(name)}")
     if not lists_only:
-        require(root / "videos", "Penn Action's packed frames", how)
+        require(root / "videos", "Penn Action's packed frames", name)
     told = {file: Labelled(file).whole() for file in files}
     classes = sorted({one["action"] for one in told.values()})
     parts: dict[bool, list[Listed]] = {True: [], False: []}
@@ -51,7 +58,7 @@ def read(
             root / "videos" / f"{file.stem}.avi",
             classes.index(one["action"]), file.stem, file.stem,
             truth=Labelled(file))))
-    return checked(root, root / "labels", parts[True], parts[False], classes)
+    return checked(root, labels, parts[True], parts[False], classes)
 
 
 @dataclass(frozen=True)
@@ -65,31 +72,31 @@ class Labelled:
         """The answers for frames `index` (T,); `joints` only if wanted."""
         told = self.whole()
         known = {"boxes": torch.from_numpy(
-            _frames(told["boxes"], index, np.nan))}
+            at_frames(told["boxes"], index, np.nan))}
         if joints:
             known["joints"] = torch.from_numpy(
-                _frames(told["joints"], index, np.nan))
+                at_frames(told["joints"], index, np.nan))
         return known
 
     def whole(self) -> dict[str, Any]:
         """`action`, `train` (1 or not), `boxes` (T, 4), `joints` (T, J, 2)."""
         held = read_mat(self.file, "action", "train", "bbox", "x", "y",
                         "visibility")
-        train = _numbers(self.file, held, "train", "1 1").item()
+        train = shaped(self.file, held, "train", "1 1").item()
         if not isinstance(held["action"], str) or not held["action"]:
             raise ValueError(f"{self.file}: action is no text")
-        boxes = np.float32(_numbers(self.file, held, "bbox", "T 4"))
+        boxes = np.float32(shaped(self.file, held, "bbox", "T 4"))
         # what is no box must not be scored, and half of one not be taken for
         # a box: all four numbers are unknown
         box = np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
         boxes = np.where(box[:, None], boxes - np.float32([1, 1, 0, 0]),
                          np.float32(np.nan))
-        x, y, seen = (np.float32(_numbers(self.file, held, name, "T J"))
+        x, y, seen = (np.float32(shaped(self.file, held, name, "T J"))
                       for name in ("x", "y", "visibility"))
         if not x.shape == y.shape == seen.shape:
             raise ValueError(f"{self.file}: x, y and visibility have the "
                              f"shapes {x.shape}, {y.shape}, {seen.shape}")
-        joints = _points(np.stack([x, y], -1) - 1)
+        joints = whole_points(np.stack([x, y], -1) - 1)
         joints[seen == 0] = np.nan
         return {"action": held["action"], "train": train, "boxes": boxes,
                 "joints": joints}

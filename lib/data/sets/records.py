@@ -1,12 +1,17 @@
-"""The official lists of real data sets, read into records.
+"""What the readers of all data sets share: records, lists, and their check.
 
-No video is opened here. A reader returns `Lists`; a missing folder or file
-gives an error that says what was looked for, where, and how to get it, and
-a wrong line one that names the file and the line. Here are the records and
-their check, UCF101 and UT-Interaction; annotations_lists.py reads the other
-lists, annotations_boxes.py the sets with masks, joints and boxes.
+Each set has a file beside this one, with a function
+
+    read(root, split, *, lists_only=False) -> Lists
+
+that opens no video. A missing folder or file gives an error that says what
+was looked for, where, and how to get it; a wrong line one that names the
+file and the line. A set's file also has, as constants, what its authors
+publish of it: each archive (a `Source`), `COUNTS` of each split (training
+videos, test videos, classes); `VAL_SHARE`, the share of the training list
+that becomes the validation split; and `FPS`, the rate of copies that hold
+images, which do not tell theirs.
 """
-
 
 import csv
 import io
@@ -14,7 +19,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +30,6 @@ from lib import ROOT
 
 HOW = ("Run data_scripts/{}.py --root FOLDER, which gets it or says how, "
        "and name FOLDER by data_root or DATA_ROOT.")
-HOW_UCF101, HOW_UT = HOW.format("ucf101"), HOW.format("ut_interaction")
 LARGEST = 256 * 2**20  # bytes of a list: Moments in Time has 800,000 lines
 LONGEST = 10_000  # characters of a line
 CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -39,6 +43,24 @@ def data_folder(data_root: str | Path | None = None) -> Path:
     """
     root = data_root or os.environ.get("DATA_ROOT") or "data"
     return ROOT / Path(root).expanduser()
+
+
+class Source(NamedTuple):
+    """A published file: its name, the folder of its address, bytes, hash.
+
+    host is empty where no address is public; size and hash ("md5:...") are
+    None where nobody published them.
+    """
+
+    name: str
+    host: str = ""
+    size: int | None = None
+    hash: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address, or an empty text."""
+        return self.host and self.host + self.name
 
 
 class Record(NamedTuple):
@@ -88,10 +110,11 @@ class Lists(NamedTuple):
         return Lists(train, test, list(classes))
 
 
-def require(path: Path, what: str, how: str) -> Path:
-    """`path`, or a FileNotFoundError that says what lacks and the mend."""
+def require(path: Path, what: str, script: str) -> Path:
+    """`path`, or a FileNotFoundError: what lacks, which script helps."""
     if not path.exists():
-        raise FileNotFoundError(f"{what} not found: {path}. {how}")
+        raise FileNotFoundError(
+            f"{what} not found: {path}. {HOW.format(script)}")
     return path
 
 
@@ -180,9 +203,9 @@ def checked(
     Raises a ValueError unless both lists have videos, each name stands once
     in the two, no group lies in both, classes are names of folders, labels
     are numbers of classes, and spans and segments end after they start.
-    HMDB51 and JHMDB call a source with its class a group, KTH a person,
-    UCF101 its gXX, UT-Interaction a sequence of a set; where none is given
-    each video is its own. So the rule of groups has no exception.
+    HMDB51 and JHMDB call a source with its class a group, UCF101 its gXX,
+    UT-Interaction a sequence of a set; where none is given each video is
+    its own. So the rule of groups has no exception.
     """
     for name in classes:
         if name in ("", ".", "..") or re.search(r"[/\\]", name) or (
@@ -229,10 +252,11 @@ def beside(root: Path, own: str, other: str) -> Path:
         root / own)
 
 
-def one_split(name: str, split: str) -> None:
-    """Raise a ValueError unless `split` is "1", the only one of a set."""
-    if str(split) != "1":
-        raise ValueError(f"{name} has the split '1' only, not {split!r}")
+def known_split(name: str, split: str | int, known: Collection[str]) -> str:
+    """`split` as a text; a ValueError unless it is one of `known`."""
+    if str(split) not in known:
+        raise ValueError(f"{name} has the splits {[*known]}, not {split!r}")
+    return str(split)
 
 
 def split_by_group(
@@ -278,14 +302,8 @@ def split_by_group(
     return train, [r for r in records if r.group in held]
 
 
-def _points(places: np.ndarray) -> np.ndarray:
-    """Joints (..., 2); those of which a number is unknown are NaN."""
-    places[~np.isfinite(places).all(-1)] = np.nan
-    return places
-
-
-def _numbers(where: Path | str, held: dict[str, Any], name: str,
-             shape: str) -> np.ndarray:
+def shaped(where: Path | str, held: dict[str, Any], name: str,
+           shape: str) -> np.ndarray:
     """The array held[name]; a ValueError if it has not the `shape`.
 
     shape: a word for each axis, a number where it has a fixed length.
@@ -300,10 +318,16 @@ def _numbers(where: Path | str, held: dict[str, Any], name: str,
     return held[name]
 
 
-def _frames(values: np.ndarray, index: Tensor, unknown: Any) -> np.ndarray:
+def at_frames(values: np.ndarray, index: Tensor, unknown: Any) -> np.ndarray:
     """Rows `index` of `values` (T, ...); `unknown` after the last one."""
     index = index.numpy()
     picked = np.full((len(index), *values.shape[1:]), unknown, values.dtype)
     known = index < len(values)
     picked[known] = values[index[known]]
     return picked
+
+
+def whole_points(places: np.ndarray) -> np.ndarray:
+    """Joints (..., 2); those of which a number is unknown are NaN."""
+    places[~np.isfinite(places).all(-1)] = np.nan
+    return places

@@ -1,23 +1,32 @@
 """THUMOS14 (Jiang et al., 2014): untrimmed videos and their segments."""
 
-
-import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lib.data.sets.records import (
-    HOW,
     Lists,
     Record,
+    Source,
     beside,
     checked,
+    known_split,
     lines,
-    once,
-    one_split,
     require,
-    text,
 )
+
+HOST = "http://crcv.ucf.edu/THUMOS14/"
+LISTS = {
+    "val": Source("TH14_Temporal_annotations_validation.zip",
+                  f"{HOST}Validation_set/"),
+    "test": Source("TH14_Temporal_annotations_test.zip", f"{HOST}test_set/")}
+STORE = "https://storage.googleapis.com/thumos14_files/"
+VIDEOS = {"val": Source("TH14_validation_set_mp4.zip", STORE),
+          "test": Source("TH14_Test_set_mp4.zip", STORE)}
+# Annotated videos and instances, but for the ambiguous; and the lists here.
+ANNOTATED = {"val": (200, 3007), "test": (213, 3358)}
+COUNTS = {"1": (183, 210, 20)}
+VAL_SHARE, FPS = 0.1, 30.0
 
 # THUMOS14's test videos whose segments are wrong or end after the video;
 # evaluations of the field leave them out.
@@ -37,89 +46,50 @@ class Instance(NamedTuple):
     end: float
 
 
-def thumos14_instances(root: str | Path, part: str) -> dict[
-        str, list[Instance]]:
+def instances(root: str | Path, part: str) -> dict[str, list[Instance]]:
     """All annotated instances of THUMOS14's videos, by the video's name.
 
     part: "val" or "test". Reads `thumos14/annotation_<part>/<Class>_<part>
-    .txt`, or `thumos14/gt.json`, whose times may be text and which has no
-    ambiguous instances. The class of an ambiguous one is "Ambiguous". Who
-    scores detections wants these: a video of two classes has the instances
-    of one only in its record.
+    .txt`, whose lines are a video, a start and an end. The class of an
+    ambiguous instance is "Ambiguous". Who scores detections wants these: a
+    video of two classes has the instances of one only in its record.
     """
-    source = _thumos14_source(root, part)
     found: dict[str, list[Instance]] = {}
-    if source.is_dir():
-        for path in sorted(source.glob(f"*_{part}.txt")):
-            for where, line in lines(path):
-                words = line.split()
-                if len(words) != 3:
-                    raise ValueError(f"{where}: {line!r} is not a video, "
-                                     "a start and an end")
-                _add(found.setdefault(words[0], []), where,
-                     path.stem.rpartition("_")[0], *words[1:])
-    else:
-        parts = {"train": "val", "test": "test"}
-        for name, entry in _database(source).items():
-            where, own = f"{source}: {name}", []
-            try:
-                for one in entry["annotations"]:
-                    _add(own, where, one["label"], *one["segment"])
-                if parts[entry["subset"]] == part:
-                    found[name] = own
-            except (KeyError, TypeError) as error:
-                raise ValueError(f"{where}: no subset train or test, and "
-                                 "annotations with label and segment "
-                                 f"({error!r})") from error
+    for path in sorted(_folder(root, part).glob(f"*_{part}.txt")):
+        action = path.stem.rpartition("_")[0]
+        for where, line in lines(path):
+            words = line.split()
+            if len(words) != 3:
+                raise ValueError(f"{where}: {line!r} is not a video, a start "
+                                 "and an end")
+            _add(found.setdefault(words[0], []), where, action, *words[1:])
     return {name: sorted(found[name], key=lambda one: one[1:])
             for name in sorted(found)}
 
 
-def _thumos14_source(root: str | Path, part: str) -> Path:
-    """The folder of text files, or the .json file where there is none."""
-    folder = beside(Path(root), "thumos14", "thumos14")
-    own = folder / f"annotation_{part}"
-    return own if own.is_dir() else require(
-        folder / "gt.json", "THUMOS14's segments", HOW.format("thumos14"))
+def _folder(root: str | Path, part: str) -> Path:
+    return require(beside(Path(root), "thumos14", "thumos14")
+                   / f"annotation_{part}", "THUMOS14's segments", "thumos14")
 
 
-def _database(path: Path) -> dict[str, Any]:
-    """The videos in the .json file; a ValueError if it is another."""
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen: dict[str, str] = {}
-        for key, _ in pairs:
-            once(seen, key, str(path))
-        return dict(pairs)
-
-    try:
-        # a whole number of 5,000 digits is no int, and no time
-        held = json.loads(text(path), parse_int=float,
-                          object_pairs_hook=unique)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON ({error})") from error
-    if not isinstance(held, dict) or not isinstance(
-            held.get("database"), dict):
-        raise ValueError(f"{path}: no 'database' of videos by their names")
-    return held["database"]
-
-
-def _add(own: list[Instance], where: str, action: str, start: str | float,
-         end: str | float) -> None:
+def _add(own: list[Instance], where: str, action: str, start: str,
+         end: str) -> None:
     """Add an instance to a video's `own`; a ValueError if it cannot be."""
     try:
         one = Instance(action, float(start), float(end))
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{where}: no times in {start!r}, {end!r}") from error
     if not 0 <= one.start < one.end < float("inf"):
         raise ValueError(f"{where}: no segment from {start} to {end} s")
-    if not isinstance(action, str) or one in own:
-        raise ValueError(f"{where}: {action!r} from {start} to {end} s is "
-                         "there already, or is no class")
+    if one in own:
+        raise ValueError(f"{where}: {action} from {start} to {end} s is "
+                         "there already")
     own.append(one)
 
 
-def read(root: str | Path, split: str = "1", *,
-             lists_only: bool = False) -> Lists:
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
     """Read THUMOS14's detection task: 20 classes, untrimmed videos.
 
     `root/thumos14/videos/{validation,test}/<name>.mp4`. The validation
@@ -129,19 +99,18 @@ def read(root: str | Path, split: str = "1", *,
     test video has the class with the longest total time and `segments` of
     that class. Test videos in `FAULTY` are left out.
     """
-    one_split("THUMOS14", split)
+    known_split("THUMOS14", split, COUNTS)
     root, parts = Path(root), []
-    instances = {part: thumos14_instances(root, part)
-                 for part in ("val", "test")}
-    classes = sorted({one.action for videos in instances.values()
+    annotated = {part: instances(root, part) for part in ANNOTATED}
+    classes = sorted({one.action for videos in annotated.values()
                       for some in videos.values() for one in some}
                      - {AMBIGUOUS})
     for part, folder in (("val", "validation"), ("test", "test")):
         videos = root / "thumos14" / "videos" / folder
         if not lists_only:
-            require(videos, "THUMOS14's videos", HOW.format("thumos14"))
+            require(videos, "THUMOS14's videos", "thumos14")
         parts.append(listed := [])
-        for name, some in instances[part].items():
+        for name, some in annotated[part].items():
             cliffs = {one[1:] for one in some if one.action == "CliffDiving"}
             times = Counter()
             for action, start, end in some:
@@ -152,7 +121,7 @@ def read(root: str | Path, split: str = "1", *,
                     part == "val" and len(times) > 1):
                 continue
             action = times.most_common(1)[0][0]
-            where = f"{_thumos14_source(root, part)}: {name}"
+            where = f"{_folder(root, part)}: {name}"
             listed.append((where, Record(
                 videos / f"{name}.mp4", classes.index(action), name, name,
                 segments=_times(some, action),

@@ -1,20 +1,29 @@
-"""UCF101 (Soomro et al., 2012)."""
-
+"""UCF101 (Soomro et al., 2012): 101 actions, three splits."""
 
 import re
 from pathlib import Path
 
 from lib.data.sets.records import (
-    HOW_UCF101,
     Listed,
     Lists,
     Record,
+    Source,
     beside,
     checked,
     in_order,
+    known_split,
     lines,
     require,
 )
+
+HOST = "https://www.crcv.ucf.edu/data/UCF101/"
+VIDEOS = Source("UCF101.rar", HOST, 6_932_971_618)
+LISTS = Source(
+    "UCF101TrainTestSplits-RecognitionTask.zip", HOST, 113_943,
+    "sha256:5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27")
+COUNTS = {"1": (9537, 3783, 101), "2": (9586, 3734, 101),
+          "3": (9624, 3696, 101)}
+VAL_SHARE, FPS = 0.1, 25.0
 
 
 def read(
@@ -28,44 +37,35 @@ def read(
     prefix differs in HandstandPushups/v_HandStandPushups_... . The group is
     gXX over all classes, as the official splits cut it.
     """
-    root, split = Path(root), str(split)
-    if split not in ("1", "2", "3"):
-        raise ValueError(f"UCF101 has the splits '1', '2', '3', not {split!r}")
-    folder = beside(root, "ucfTrainTestlist", "ucf101_splits")
-    require(folder, "UCF101's lists", HOW_UCF101)
+    root, split = Path(root), known_split("UCF101", split, COUNTS)
+    folder = require(beside(root, "ucfTrainTestlist", "ucf101_splits"),
+                     "UCF101's lists", "ucf101")
     if not lists_only:
-        require(root / "UCF-101", "UCF101's videos", HOW_UCF101)
-    source = require(folder / "classInd.txt", "a list of UCF101", HOW_UCF101)
+        require(root / "UCF-101", "UCF101's videos", "ucf101")
+    source = require(folder / "classInd.txt", "a list of UCF101", "ucf101")
     classes = in_order(source, (
         (where, *re.fullmatch(r"(\S+)\s*(.*)", line).groups())
         for where, line in lines(source)), 1)
     labels = {name: label for label, name in enumerate(classes)}
     parts = (
-        _ucf101_list(root / "UCF-101", folder / f"{part}0{split}.txt", labels)
-        for part in ("trainlist", "testlist")
-    )
+        _listed(root / "UCF-101", folder / f"{part}list0{split}.txt", labels)
+        for part in ("train", "test"))
     return checked(root, folder, *parts, classes)
 
 
-def _ucf101_list(
-    videos: Path, path: Path, labels: dict[str, int]
-) -> list[Listed]:
-    require(path, "a list of UCF101", HOW_UCF101)
+def _listed(videos: Path, path: Path, labels: dict[str, int]) -> list[Listed]:
     listed = []
-    for where, line in lines(path):
+    for where, line in lines(require(path, "a list of UCF101", "ucf101")):
         file, *given = line.split()
         match = re.fullmatch(r"([^/]+)/(v_.+_(g[0-9]+)_c[0-9]+)\.\w+", file)
         if match is None or match[1] not in labels:
-            raise ValueError(
-                f"{where}: {file!r} is not <class>/v_..._gXX_cYY.avi "
-                "with a class of classInd.txt"
-            )
+            raise ValueError(f"{where}: {file!r} is not <class>/v_..._gXX_"
+                             "cYY.avi with a class of classInd.txt")
         label = labels[match[1]]
         if given and given != [str(label + 1)]:
-            raise ValueError(
-                f"{where}: {file} has the label {' '.join(given)}, its "
-                f"folder is class {label + 1}"
-            )
+            raise ValueError(f"{where}: {file} has the label "
+                             f"{' '.join(given)}, its folder is class "
+                             f"{label + 1}")
         listed.append((
             where, Record(videos / file, label, match[2], match[3])))
     return listed

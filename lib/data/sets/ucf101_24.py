@@ -1,6 +1,5 @@
 """UCF101-24: the 24 classes of UCF101 with boxes (THUMOS13, corrected)."""
 
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.data.matlab import read_mat
 from lib.data.sets import ucf101
 from lib.data.sets.records import (
-    HOW,
     Listed,
     Lists,
     Record,
-    _numbers,
+    Source,
     beside,
     checked,
+    known_split,
     once,
-    one_split,
     require,
+    shaped,
 )
-from lib.data.untrusted import read_mat, read_pickle
+
+BOXES = Source("finalAnnots.mat", "https://raw.githubusercontent.com/gurkirt/"
+               "corrected-UCF101-Annots/master/")
+COUNTS, BOXED = {"1": (2293, 910, 24)}, 3194  # clips with boxes
+VAL_SHARE, FPS = ucf101.VAL_SHARE, ucf101.FPS
 
 
 def read(
@@ -32,20 +36,18 @@ def read(
 ) -> Lists:
     """Read UCF101-24: the 24 classes of UCF101 with boxes; split "1".
 
-    Videos and lists are UCF101's. `root/ucf101_24/pyannot.pkl` (or
-    `finalAnnots.mat`, or either in `annotations/ucf101_24/`) holds the
-    corrected boxes of Singh et al. The test is the 910 annotated clips; of
-    the 2,293 for training, 9 have no boxes. Frames between the start and
-    the end of a person's tube are `spans`. A frame with several people has
-    the box of the longest tube.
+    Videos and lists are UCF101's. `root/ucf101_24/finalAnnots.mat` (or the
+    same in `annotations/ucf101_24/`) holds the corrected boxes of Singh et
+    al.; their pyannot.pkl is a copy of it, and a pickle may run what it
+    likes. The test is the 910 annotated clips; of the 2,293 for training, 9
+    have no boxes. Frames between the start and the end of a person's tube
+    are `spans`. A frame with several people has the box of the longest tube.
     """
-    one_split("UCF101-24", split)
-    folder = beside(Path(root), "ucf101_24", "ucf101_24")
-    path = folder / "pyannot.pkl"
-    if not path.is_file() and (folder / "finalAnnots.mat").is_file():
-        path = folder / "finalAnnots.mat"
-    require(path, "UCF101-24's boxes", HOW.format("ucf101_24"))
-    tubes = (_pickled if path.suffix == ".pkl" else _from_matlab)(path)
+    known_split("UCF101-24", split, COUNTS)
+    path = require(
+        beside(Path(root), "ucf101_24", "ucf101_24") / BOXES.name,
+        "UCF101-24's boxes", "ucf101_24")
+    tubes = _tubes(path)
     present = {name.partition("/")[0] for name in tubes}
     whole = ucf101.read(root, "1", lists_only=lists_only)
     unknown = {*tubes} - {f"{record.path.parent.name}/{record.name}"
@@ -61,7 +63,8 @@ def read(
         return f"{path}: {record.name}", record._replace(
             truth=Tubes(own), spans=spans)
 
-    train, test = ([told(r) for r in part] for part in lists[:2])
+    train, test = ([told(r) for r in part]
+                   for part in (lists.train, lists.test))
     return checked(root, path, train, [one for one in test if one[1].spans],
                    lists.classes)
 
@@ -95,10 +98,10 @@ class Tubes:
 Tube = tuple[int, np.ndarray]
 
 
-def _from_matlab(path: Path) -> dict[str, tuple[Tube, ...]]:
+def _tubes(path: Path) -> dict[str, tuple[Tube, ...]]:
     """Tubes by video; `sf` counts from 1."""
     def number(held: dict[str, Any], name: str) -> int | float:
-        value = float(_numbers(path, held, name, "1 1").item())
+        value = float(shaped(path, held, name, "1 1").item())
         return int(value) if value.is_integer() else value
 
     found: dict[str, tuple[Tube, ...]] = {}
@@ -111,35 +114,20 @@ def _from_matlab(path: Path) -> dict[str, tuple[Tube, ...]]:
             found[entry["name"]] = tuple(
                 _tube(where, number(tube, "sf") - 1, number(tube, "ef"),
                       frames, tube["boxes"]) for tube in entry["tubes"])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise _no_tubes(path, error) from error
+    except (IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold UCF101-24's tubes "
+                         f"({error!r}): get it again") from error
     return found
-
-
-def _pickled(path: Path) -> dict[str, tuple[Tube, ...]]:
-    """Tubes by video; `sf` counts from 0."""
-    try:
-        return {name: tuple(
-            _tube(f"{path}: {name}", tube["sf"], tube["ef"], entry["numf"],
-                  tube["boxes"].values) for tube in entry["annotations"])
-            for name, entry in read_pickle(path).items()}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise _no_tubes(path, error) from error
-
-
-def _no_tubes(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} does not hold UCF101-24's tubes ({error!r}): "
-                      "get it again")
 
 
 def _tube(where: str, start: int, end: int, frames: int,
           boxes: np.ndarray) -> Tube:
     """A tube in frames [start, end); a ValueError if it cannot be one."""
-    if not (type(start) is type(end) is type(frames) is int
+    if not (type(start) is type(end) is type(frames) is int  # not 1.5
             and 0 <= start < end <= frames):
         raise ValueError(f"{where}: no tube can last from frame {start} to "
                          f"{end} of {frames}")
-    boxes = _numbers(where, {"boxes": boxes}, "boxes", f"{end - start} 4")
+    boxes = shaped(where, {"boxes": boxes}, "boxes", f"{end - start} 4")
     box = (np.isfinite(boxes).all(1) & (boxes[:, :2] >= 0).all(1)
            & (boxes[:, 2:] > 0).all(1))
     if not box.all():

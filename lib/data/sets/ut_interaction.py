@@ -1,52 +1,61 @@
 """UT-Interaction (Ryoo and Aggarwal, 2010): two people, six classes."""
 
-
 import re
 from pathlib import Path
 
 from lib.data.sets.records import (
-    HOW_UT,
+    HOW,
     NUMBER,
     Listed,
     Lists,
     Record,
+    Source,
     checked,
+    known_split,
     once,
     require,
     rows,
 )
 
-UT_CLASSES = ("hand-shake", "hug", "kick", "point", "punch", "push")
+HOST = "https://cvrc.ece.utexas.edu/SDHA2010/videos/competition_1/"
+VIDEOS = {number: Source(f"ut-interaction_segmented_set{number}.zip", HOST,
+                         size)
+          for number, size in (("1", 13_265_124), ("2", 16_423_456))}
+COUNTS = {"1": (60, 60, 6), "2": (60, 60, 6)}
+# Ten sequences train: a tenth of them would be one.
+VAL_SHARE, FPS = 0.2, 30.0
+CLASSES = ("hand-shake", "hug", "kick", "point", "punch", "push")
 # The clips begin about so many frames before the action and end as many
 # after it (the sheet's `extra_frames_vs_label` is the sum).
-UT_MARGIN = 14
-UT_ACTORS = {"0": "left", "1": "right", "-1": "both"}
+MARGIN = 14
+ACTORS = {"0": "left", "1": "right", "-1": "both"}
 
 
-def read(root: str | Path, split: str = "1") -> Lists:
+def read(
+    root: str | Path, split: str = "1", *, lists_only: bool = False
+) -> Lists:
     """Read UT-Interaction's clips in `root/ut_interaction`.
 
     Split "1" (or "set1") trains on set 1 and tests on set 2, "2" the
     reverse. The group is the sequence with its set. Where
     `ut_clips_derived.csv` is there, records have `main_actor` and `spans`.
+    The names of the clips are the lists: `lists_only` needs them all.
     """
-    split = str(split).removeprefix("set")
-    if split not in ("1", "2"):
-        raise ValueError(
-            f"UT-Interaction has the splits '1' and '2', not {split!r}"
-        )
-    root = require(Path(root) / "ut_interaction", "UT-Interaction", HOW_UT)
-    told = _ut_sheet(root / "ut_clips_derived.csv")
-    parts = {part: _ut_clips(root, part, told) for part in ("1", "2")}
+    split = known_split("UT-Interaction", str(split).removeprefix("set"),
+                        COUNTS)
+    root = require(Path(root) / "ut_interaction", "UT-Interaction",
+                   "ut_interaction")
+    told = _sheet(root / "ut_clips_derived.csv")
+    parts = {part: _clips(root, part, told) for part in ("1", "2")}
     train, test = parts.pop(split), *parts.values()
-    return checked(root, root, train, test, UT_CLASSES)
+    return checked(root, root, train, test, CLASSES)
 
 
 # What a row of the derived sheet tells: its place, frames, and who acts.
 Told = tuple[str, int, str]
 
 
-def _ut_sheet(path: Path) -> dict[str, Told] | None:
+def _sheet(path: Path) -> dict[str, Told] | None:
     """What the derived sheet tells of each clip; None without a sheet."""
     if not path.is_file():
         return None
@@ -60,21 +69,22 @@ def _ut_sheet(path: Path) -> dict[str, Told] | None:
     told = {}
     for where, cells in sheet:
         row = dict(zip(titles, cells, strict=False))
-        if (len(cells) != len(titles) or row["main_actor"] not in UT_ACTORS
+        if (len(cells) != len(titles) or row["main_actor"] not in ACTORS
                 or not NUMBER.fullmatch(row["n_frames"])):
             raise ValueError(
                 f"{where}: {cells} is not {len(titles)} cells with a number "
-                f"of frames and a main actor of {[*UT_ACTORS]}")
+                f"of frames and a main actor of {[*ACTORS]}")
         once(seen, row["clip"], where)
         told[row["clip"]] = (
-            where, int(row["n_frames"]), UT_ACTORS[row["main_actor"]])
+            where, int(row["n_frames"]), ACTORS[row["main_actor"]])
     return told
 
 
-def _ut_clips(
+def _clips(
     root: Path, part: str, told: dict[str, Told] | None
 ) -> list[Listed]:
-    folder = require(root / f"clips_set{part}", "a set's clips", HOW_UT)
+    folder = require(root / f"clips_set{part}", "a set's clips",
+                     "ut_interaction")
     numbers = {}
     for path in folder.glob("*.avi"):
         match = re.fullmatch(r"([0-9]+)_([0-9]+)_([0-5])", path.stem)
@@ -85,7 +95,8 @@ def _ut_clips(
             )
         numbers[path] = tuple(int(n) for n in match.groups())
     if not numbers:
-        raise FileNotFoundError(f"no .avi clips in {folder}. {HOW_UT}")
+        raise FileNotFoundError(f"no .avi clips in {folder}. "
+                                + HOW.format("ut_interaction"))
     listed = []
     for path in sorted(numbers, key=numbers.get):
         _, sequence, label = numbers[path]
@@ -100,6 +111,6 @@ def _ut_clips(
                 )
             where, frames, actor = told[clip]
             record = record._replace(
-                spans=((UT_MARGIN, frames - UT_MARGIN),), main_actor=actor)
+                spans=((MARGIN, frames - MARGIN),), main_actor=actor)
         listed.append((where, record))
     return listed

@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from lib.data import batches, datasets, flow, transforms
-from lib.data.sets.flying_chairs import FlyingChairs, pairs
+from lib.data.sets import SETS
+from lib.data.sets.flying_chairs import FlyingChairs
 from lib.scores.localisation import box_iou
-from lib.worlds.actions import CLASSES, FPS
-from lib.worlds.puppets import UNTRIMMED, Dials, Puppets
+from lib.worlds.actions import CLASSES
+from lib.worlds.puppets import DIALS, UNTRIMMED, Puppets
 
 SCRIPTS = {name: name for name in writer.FORMATS} | {
     "moments": "moments_in_time"}
 ANSWERS = {"jhmdb": {"mask", "boxes", "joints"},
            "penn_action": {"boxes", "joints"},
            "ucf101_24": {"boxes", "segments", "relevant"},
-           "thumos14": {"segments", "relevant", "ambiguous"},
-           "kth": {"segments", "relevant"}}
+           "thumos14": {"segments", "relevant", "ambiguous"}}
 COMMON = {"video", "label", "name", "group", "fps"}
 FEW = {"n_train": 28, "n_test": 14}
 
@@ -52,7 +52,7 @@ def load(root, name, **options):
     return datasets.load(name, data_root=root, frames=4, size=64, **options)
 
 
-@pytest.mark.parametrize("name", [*datasets.VAL_SHARES])
+@pytest.mark.parametrize("name", SETS)
 def test_script_reader_samples(prepared, name):
     root = prepared(name)
     answers = ANSWERS.get(name, set())
@@ -91,10 +91,8 @@ def test_scripts_count_and_leave_what_is_there(prepared, name, capsys):
     assert not [p for p in root.iterdir() if p.name.startswith(".prep")]
 
 
-def puppet(part, i, extras=(), dials=None, classes=None):
-    n = FEW[f"n_{part}"]
-    return Puppets(part, n, extras=extras, dials=dials or Dials(),
-                   classes=classes)[i]
+def puppet(part, i, extras=(), dials=DIALS):
+    return Puppets(part, FEW[f"n_{part}"], extras=extras, dials=dials)[i]
 
 
 def test_jhmdb_answers_are_the_puppets(prepared):
@@ -169,17 +167,6 @@ def test_thumos14_seconds_are_the_puppets(prepared):
     assert any(one["ambiguous"] for one in test)
 
 
-def test_kth_spans_are_the_puppets(prepared):
-    test = load(prepared("kth"), "kth").test
-    kept = torch.arange(4) * 4 + 2
-    wanted = [puppet("test", i, classes=CLASSES[:6]) for i in range(14)]
-    for one, record in zip(test, test.records, strict=True):
-        assert any(torch.equal(one["relevant"], want["relevant"][kept])
-                   and torch.allclose(one["segments"], want["segments"])
-                   for want in wanted)
-        assert record.spans is not None and one["fps"] == FPS / 4
-
-
 def test_flying_chairs(prepared):
     data = FlyingChairs(prepared("flying_chairs"), "val")
     assert len(data) == 14
@@ -193,32 +180,6 @@ def test_flying_chairs(prepared):
         moved += error.mean().item()
         still += one["flow"].norm(dim=1).mean().item()
     assert moved < 0.9 * still  # the metric: end-point error of DIS
-    path = data.pairs[0][2]
-    path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ValueError, match="copy or unpack it again"):
-        data[0]
-    path.write_bytes(b"PI")
-    with pytest.raises(ValueError, match="no .flo file"):
-        data[0]
-
-
-@pytest.mark.parametrize("text, reason", [
-    ("1\n2\n3\n", ":3: '3' is not 1 or 2"), ("1\nx y\n", ":2: 'x y'"),
-    ("", " lists no pairs of train"), ("2\n\n\n", " lists no pairs of train"),
-    ("1\n\x00\n", ":2: no text"), ("1 2\n", ":1: '1 2'")])
-def test_flying_chairs_name_the_wrong_line(tmp_path, text, reason):
-    (tmp_path / "flying_chairs/data").mkdir(parents=True)
-    sheet = tmp_path / "flying_chairs/FlyingChairs_train_val.txt"
-    sheet.write_text("\ufeff1\n2\n1\n\n")
-    names = [[file.name[:5] for file in own]
-             for own in pairs(tmp_path, "train")]
-    assert names == [["00001"] * 3, ["00003"] * 3]
-    with pytest.raises(ValueError, match="part 'test'"):
-        pairs(tmp_path, "test")
-    sheet.write_text(text)
-    with pytest.raises(ValueError) as caught:
-        pairs(tmp_path, "train")
-    assert f"{sheet}{reason}" in str(caught.value)
 
 
 def test_archives_and_folders_give_the_same(tmp_path):
