@@ -32,8 +32,8 @@ from lib.worlds import puppets
 # sequences train UT-Interaction, sixteen people KTH: a tenth of them would
 # be one or two. A fiftieth of Moments is 16,000 videos.
 VAL_SHARES = {"ucf101": 0.1, "hmdb51": 0.1, "jhmdb": 0.1, "penn_action": 0.1,
-              "ucf101_24": 0.1, "thumos14": 0.1, "moments": 0.02, "kth": 0.2,
-              "ut_interaction": 0.2}
+           "ucf101_24": 0.1, "thumos14": 0.1, "moments": 0.02, "kth": 0.2,
+           "ut_interaction": 0.2}
 # Frames per second of the sets whose papers name another rate than 25, for
 # copies of them that hold images. That of Moments in Time varies.
 RATES = {"hmdb51": 30.0, "jhmdb": 30.0, "thumos14": 30.0,
@@ -314,7 +314,7 @@ def load(
     """Load the three splits of a data set by its name.
 
     dataset: "puppets", "puppets_untrimmed", or one of VAL_SHARES.
-    data_root: the folder of the real data, see `sets.records.data_folder`.
+    data_root: the folder of the real data, see `annotations.data_folder`.
     classes: names to restrict the data set to; they give the labels' order.
     frames: of each video, evenly over its whole length.
     n_train, n_val, n_test: for puppets only. A real set is taken whole.
@@ -343,7 +343,8 @@ def load(
     found = reader.read(data_folder(data_root), split)
     if classes is not None:
         found = found.restrict(classes)
-    train, val = split_by_group(found.train, VAL_SHARES[dataset], seed)
+    train, val = split_by_group(found.train, VAL_SHARES[dataset],
+                                seed)
     parts = (
         Videos(records, classes=found.classes, frames=frames, size=size,
                fields=fields, cache=cache, on_error=on_error, extras=extras,
