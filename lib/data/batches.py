@@ -4,7 +4,7 @@ A sample is a dict (the keys are in `lib/__init__.py`), a batch the same
 dict with tensors stacked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,20 +89,30 @@ class Columns(Dataset):
         return batch
 
 
-def in_memory(dataset: Dataset) -> Columns:
-    """Read every sample of `dataset` once and keep them as `Columns`.
+def gathered(batches: Iterable[Mapping[str, Any]], total: int, *,
+             classes: Sequence[str] = ()) -> Columns:
+    """All batches, of `total` samples together, as `Columns`.
 
     Tensors are written into their column as they come, so the peak is the
-    data itself and one sample.
+    data itself and one batch.
     """
-    first, columns = dataset[0], {}
-    for key, value in collate([first]).items():
-        columns[key] = [None] * len(dataset)
-        if isinstance(value, torch.Tensor):
-            columns[key] = value.new_empty((len(dataset), *value.shape[1:]))
-    for row in range(len(dataset)):
-        sample = first if row == 0 else dataset[row]
-        alike(sample, first)
-        for key, value in sample.items():
-            columns[key][row] = value
-    return Columns(columns, classes=getattr(dataset, "classes", ()))
+    first, columns, done = None, {}, 0
+    for batch in batches:
+        rows = Columns(batch)
+        first = first or rows[0]
+        alike(rows[0], first)
+        for key, value in batch.items():
+            if key not in columns:
+                columns[key] = [None] * total
+                if isinstance(value, torch.Tensor):
+                    columns[key] = value.new_empty(total, *value.shape[1:])
+            columns[key][done:done + len(rows)] = value
+        done += len(rows)
+    return Columns(columns, classes=classes)
+
+
+def in_memory(dataset: Dataset) -> Columns:
+    """Read every sample of `dataset` once and keep them as `Columns`."""
+    each = (collate([dataset[i]]) for i in range(len(dataset)))
+    return gathered(each, len(dataset),
+                    classes=getattr(dataset, "classes", ()))

@@ -1,10 +1,11 @@
-"""One Dataset for all: puppets and real videos give the same samples.
+"""The door to all data: built-in and real videos give the same samples.
 
 `load` gives the three splits of a data set by its name. Its datasets can be
-sampled from a part of each video (`between`), and name what a sample depends
-on without making it (`identity`).
+sampled from a part of each video (`between`), name what a sample depends on
+without making it (`identity`), and say what they hold (`contents`).
 """
 
+import ast
 import copy
 import functools
 import hashlib
@@ -21,26 +22,38 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib import ROOT
-from lib.data import decode, flow, sampling, transforms
+from lib.data import decode, flow, transforms
 from lib.data.sampling import at_least, flow_runs, sample_part, thin
 from lib.data.sets import SETS
 from lib.data.sets.records import Record, data_folder, split_by_group
-from lib.data.store import ClipCache, stamp
+from lib.data.store import Store
 from lib.worlds import puppets
 
 LARGEST = 2**30  # bytes of a sample: 7,000 frames of 224 x 224
 PARTS = ("train", "val", "test")
-PUPPETS = {
-    "puppets": puppets.DIALS, "puppets_untrimmed": puppets.UNTRIMMED}
+PUPPETS = {"puppets": puppets.DIALS,
+           "puppets_untrimmed": puppets.UNTRIMMED}
 
 
-class Splits(NamedTuple):
-    """The datasets of the three splits, and the names of the classes."""
-
+class _Splits(NamedTuple):
     train: Dataset
     val: Dataset
     test: Dataset
     classes: list[str]
+
+
+class Splits(_Splits):
+    """The datasets of the three splits, and the names of the classes."""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Tells the data from any other: 16 hex digits.
+
+        Another copy of the same set has the same; one that lacks a video, or
+        has a file of another size in its place, has not.
+        """
+        told = [self.classes, *(part.contents() for part in self[:3])]
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def check_sample(frames: int, size: int, fields: int) -> None:
@@ -59,7 +72,24 @@ def check_sample(frames: int, size: int, fields: int) -> None:
             f"{max(excess, key=excess.get)}")
 
 
-class Videos(Dataset):
+class _Parted(Dataset):
+    """Videos of which `frames` each are seen, evenly over a part of each."""
+
+    part = (0.0, 1.0)
+
+    def between(self, start: float, end: float) -> "_Parted":
+        """The same videos, sampled from the shares [start, end) of each."""
+        other = copy.copy(self)
+        other.part = (start, end)
+        return other
+
+    def _runs(self, total: int) -> tuple[Tensor, Tensor]:
+        """The frames (T,) that are seen, and those (T, L+1) of their flow."""
+        index = sample_part(total, self.frames, self.part)
+        return index, flow_runs(index, total, self.fields)
+
+
+class Videos(_Parted):
     """Real videos: decoded when asked for, sampled, letterboxed.
 
     A sample has `video` uint8 (frames, 3, size, size), `label`, `name`,
@@ -69,20 +99,18 @@ class Videos(Dataset):
     [i / fps, (i + 1) / fps) of the file. Where a file's own rate varies,
     `fps` is a mean; `segments` and `relevant` go by when each frame is shown.
 
+    frames: of each video, the centres of as many equal parts.
     fields: L > 0 adds `motion` float16 (frames, 2L, size, size), the DIS
         flow between the frames that follow each sampled one, taken after
         letterboxing.
-    extras: ("joints",) adds `joints` (frames, J, 2), where they are known;
-        crops and mirrors, as in `views`, do not take such samples.
-    sampling: "uniform" takes the centres of equal segments, "segments" a
-        random frame of each, anew at every access (global torch RNG).
-    cache: a folder for the decoded clips; only for "uniform".
+    extras: ("joints",) adds `joints` (frames, J, 2), where they are known.
+    cache: a folder for the decoded clips (`store.Store`).
     on_error: "raise" stops with a VideoError at the first broken file that
         is asked for (missing ones are found at once). "skip" reads every
         file once now, leaves the broken out and lists them as `skipped`,
         pairs of record and reason; with a cache that pass is not in vain.
-    image_fps: the rate of videos that are folders of images (`video.located`
-        finds them), which do not tell theirs.
+    image_fps: the rate of videos that are folders of images, which do not
+        tell theirs.
 
     Raises ValueError, before anything is read, for an option that is not as
     said here, or samples of more than LARGEST bytes.
@@ -91,31 +119,20 @@ class Videos(Dataset):
     def __init__(
         self, records: Sequence[Record], *, classes: Sequence[str],
         frames: int = 16, size: int = 64, fields: int = 0,
-        sampling: str = "uniform", cache: str | Path | None = None,
-        on_error: str = "raise", extras: Sequence[str] = (),
-        image_fps: float = decode.IMAGE_RATE,
+        cache: str | Path | None = None, on_error: str = "raise",
+        extras: Sequence[str] = (), image_fps: float = decode.IMAGE_RATE,
     ):
         check_sample(frames, size, fields)
-        if not image_fps > 0:
-            raise ValueError(f"image_fps={image_fps}: frames per second")
         if wrong := set(extras) - {"joints"}:
             raise ValueError(f"extras {sorted(wrong)}: only 'joints'")
-        if sampling not in ("uniform", "segments"):
-            raise ValueError(f"sampling {sampling!r}: 'uniform' or 'segments'")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error {on_error!r}: 'raise' or 'skip'")
-        if cache is not None and sampling == "segments":
-            raise ValueError(
-                "random segments differ at every access and cannot be "
-                "cached: leave out `cache`, or sample 'uniform'"
-            )
         self.records = [r._replace(path=decode.located(r.path))
                         for r in records]
         self.classes = list(classes)
         self.frames, self.size, self.fields = frames, size, fields
-        self.sampling, self.part = sampling, (0.0, 1.0)
         self.extras, self.image_fps = tuple(extras), image_fps
-        self.cache = None if cache is None else ClipCache(Path(cache))
+        self.store = None if cache is None else Store(cache)
         self.skipped: list[tuple[Record, str]] = []
         missing = [r.path for r in self.records if not os.path.exists(r.path)]
         if on_error == "skip":
@@ -138,45 +155,37 @@ class Videos(Dataset):
                 intact.append(record)
         self.records = intact
 
-    def between(self, start: float, end: float) -> "Videos":
-        """The same videos, sampled from the shares [start, end) of each."""
-        if self.sampling != "uniform":
-            raise ValueError("a part of each video needs sampling='uniform'")
-        other = copy.copy(self)
-        other.part = (start, end)
-        return other
+    def contents(self) -> list[tuple]:
+        """Name, label, number of files and bytes of each video."""
+        return [(r.name, r.label, *decode.stamp(r.path)[:2])
+                for r in self.records]
 
     def identity(self, i: int) -> str:
         """All that sample i depends on: its file and the settings."""
         record = self.records[i]
-        return repr((record, stamp(record.path), self._settings()))
+        return repr((record, decode.stamp(record.path), self._settings()))
 
     def _settings(self) -> tuple:
-        return (self.frames, self.size, self.sampling, self.fields, self.part,
+        return (self.frames, self.size, self.fields, self.part,
                 self.image_fps, *self.extras)
 
     def _clip(self, record: Record) -> dict[str, Tensor]:
-        if self.cache is None:
-            return self._decode(record)
-        make = functools.partial(self._decode, record)
-        settings = (*self._settings(), record.truth)
-        return self.cache.get(record.path, settings, make)
+        make, path = functools.partial(self._decode, record), record.path
+        if self.store is None:
+            return make()
+        try:
+            key = repr((str(path.resolve()), decode.stamp(path),
+                        self._settings(), record.truth))
+        except (OSError, ValueError):
+            return make()  # which says what is wrong with the file
+        return self.store.get(key, make)
 
     def _decode(self, record: Record) -> dict[str, Tensor]:
-        def choose(total: int) -> Tensor:
-            nonlocal index, wanted, place
-            if self.sampling == "uniform":
-                index = sample_part(total, self.frames, self.part)
-            else:
-                index = sampling.sample_segments(total, self.frames)
-            # without flow, a run is the sampled frame alone
-            runs = flow_runs(index, total, self.fields)
-            wanted, place = runs.unique(return_inverse=True)
-            return wanted
-
-        index = wanted = place = None
-        info, pictures = decode.sampled(record.path, choose)
+        info, pictures = decode.sampled(
+            record.path, lambda total: self._runs(total)[1].unique())
         info.require_whole()
+        index, runs = self._runs(info.frames)
+        wanted, place = runs.unique(return_inverse=True)
         clip = {"video": pictures}
         if record.truth is not None:
             clip |= record.truth(index, joints="joints" in self.extras)
@@ -234,13 +243,23 @@ def _seconds(clip: dict[str, Tensor], at: Tensor) -> Tensor:
 
 @functools.lru_cache
 def _drawing() -> str:
-    """The digest of the files that draw puppets."""
-    files = sorted((ROOT / "lib/worlds").glob("*.py"))
-    text = b"".join(file.read_bytes() for file in files)
-    return hashlib.sha256(text).hexdigest()
+    """The digest of the code that draws, without comments and docstrings."""
+    files = [*sorted((ROOT / "lib/worlds").glob("*.py")),
+             ROOT / "lib/data/boxes.py"]
+    digest = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(getattr(node, "body", None), list):
+                node.body = [
+                    part for part in node.body
+                    if not (isinstance(part, ast.Expr)
+                            and isinstance(part.value, ast.Constant))]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()
 
 
-class Thinned(Dataset):
+class Thinned(_Parted):
     """Whole videos of the puppets, of which `frames` each are kept.
 
     fields: as in `Videos`; the flow is measured by DIS, as on real videos,
@@ -249,13 +268,13 @@ class Thinned(Dataset):
 
     def __init__(self, data: puppets.Puppets, frames: int, fields: int = 0):
         self.data, self.frames, self.fields = data, frames, fields
-        self.classes, self.part = data.classes, (0.0, 1.0)
+        self.classes = data.classes
 
-    def between(self, start: float, end: float) -> "Thinned":
-        """The same videos, sampled from the shares [start, end) of each."""
-        other = copy.copy(self)
-        other.part = (start, end)
-        return other
+    def contents(self) -> tuple:
+        """How many videos of which settings, and the code that draws."""
+        data = self.data
+        return (data.split, data.seed, len(data), data.classes, data.dials,
+                _drawing())
 
     def identity(self, i: int) -> str:
         """All that sample i depends on: settings, and the code that draws."""
@@ -271,9 +290,7 @@ class Thinned(Dataset):
         whole = self.data[index]
         sample = thin(whole, self.frames, self.part)
         if self.fields:
-            total = len(whole["video"])
-            kept = sample_part(total, self.frames, self.part)
-            runs = flow_runs(kept, total, self.fields)
+            runs = self._runs(len(whole["video"]))[1]
             sample["motion"] = flow.stacked(whole["video"][runs])
         return sample
 
@@ -318,8 +335,6 @@ def load(
     if classes is not None:
         found = found.restrict(classes)
     train, val = split_by_group(found.train, reader.VAL_SHARE, seed)
-    if cache is not None:
-        cache = ROOT / Path(cache).expanduser()
     parts = (
         Videos(records, classes=found.classes, frames=frames, size=size,
                fields=fields, cache=cache, on_error=on_error, extras=extras,

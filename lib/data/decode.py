@@ -17,10 +17,6 @@ import av
 import numpy as np
 import torch
 
-from lib.data.store import stamp
-
-# One name for all that turns a file into a clip: `video.letterbox`, ...
-
 # Playlists, images and text would be "video" to FFmpeg, and could name
 # other files or hosts to open: containers of video only.
 CONTAINERS = (
@@ -84,6 +80,17 @@ def located(path: str | Path) -> Path:
         folder = path.with_suffix("")
         return folder if os.path.isdir(folder) else path
     return path
+
+
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Number, bytes and times of the files of a video: they tell a change.
+
+    path: a video file, or a folder that holds a video's frames.
+    """
+    files = os.scandir(path) if path.is_dir() else [path]
+    found = [file.stat() for file in files]
+    return (len(found), sum(status.st_size for status in found),
+            sum(status.st_mtime_ns for status in found))
 
 
 class _Claims(NamedTuple):
@@ -320,17 +327,15 @@ def _probe(path: Path, known: tuple[int, int, int]) -> VideoInfo:
 def read(
     path: str | Path,
     indices: Sequence[int] | torch.Tensor | None = None,
-    *,
-    partial: bool = False,
 ) -> torch.Tensor:
     """Read frames as uint8 RGB (T, 3, H, W), upright.
 
     path: a video file, or a folder of numbered images.
     indices: the frames to read, counted from 0 as they decode, in any
-        order and repeated as you like; None reads all.
-    partial: a truncated or damaged file gives the frames before the flaw
-        instead of a VideoError. With `indices` the file's end is looked at
-        only as far as they go.
+        order and repeated as you like, without a look at what comes after
+        them. None reads all.
+
+    Raises VideoError for a frame that is not there; with None for any flaw.
     """
     path = Path(path)
     wanted = None
@@ -348,8 +353,7 @@ def read(
 
     info = _scan(path, visit)
     if wanted is None:
-        if not partial:
-            info.require_whole()
+        info.require_whole()
         wanted = range(info.frames)
     elif lacking := sorted(needed - frames.keys()):
         why = info.flaw or f"{info.frames} frames decode"

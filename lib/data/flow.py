@@ -4,7 +4,6 @@ Flow is (T-1, 2, H, W) float32 in pixels per frame, x first: the surface
 point at a pixel of frame t is that far away in frame t + 1.
 """
 
-
 import functools
 import math
 from collections.abc import Callable

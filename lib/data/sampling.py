@@ -1,9 +1,4 @@
-"""A clip out of a video: which frames, in what size, kept where.
-
-Samples (the dicts of `lib/__init__.py`) are resized, cropped and flipped as
-a whole: frames, masks and boxes together.
-"""
-
+"""Which frames of a video are seen, and which of them make a clip."""
 
 import numbers
 from typing import Any

@@ -1,165 +1,106 @@
-"""Decoded clips and features, kept on disk."""
+"""The one store on disk: what is costly to make, kept by what it depends on.
 
+Decoded clips (`datasets.Videos`) and the features of frozen networks
+(`lab.features`) lie in it, each sample in a file of its own.
+"""
 
+import contextlib
 import hashlib
-import io
 import json
 import os
-import struct
 import uuid
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from safetensors.torch import load, save
+from torch import Tensor
 
-# What numpy raises for a file that is missing, cut or altered.
-DAMAGED = (
-    OSError, EOFError, ValueError, KeyError, NotImplementedError,
-    RuntimeError, struct.error, zipfile.BadZipFile,
-)  # fmt: skip
+from lib import ROOT
+
+SEAL = 32  # bytes of a SHA-256
 
 
-def stamp(path: Path) -> tuple[int, int, int]:
-    """Number, bytes and times of the files of a path: they tell a change.
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path beside `file` to write to, which then takes its place.
 
-    path: a video file, or a folder that holds a video's frames.
+    So the file is whole or as it was, whenever the process ends, and of
+    several writers the last one wins. A block that fails leaves nothing.
     """
-    files = os.scandir(path) if path.is_dir() else [path]
-    found = [file.stat() for file in files]
-    return (len(found), sum(status.st_size for status in found),
-            sum(status.st_mtime_ns for status in found))
-
-
-class ClipCache:
-    """Decoded clips on disk, as uint8; safe to share between processes.
-
-    A clip is found again by its file (path, size, time) and the settings
-    that made it. Files are written beside and renamed, and checked by their
-    checksum when read: a damaged one is made again. Where nothing can be
-    written, as on a full disk, a warning says so once and clips are made
-    whenever they are asked for.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder, self.writes = folder, True
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            self._stop(error)
-
-    def _stop(self, error: OSError) -> None:
-        self.writes = False
-        warnings.warn(
-            f"{self.folder} takes no more clips ({error}): they are decoded "
-            "at each access, which is slow; make room there, start again",
-            stacklevel=3)
-
-    def get(
-        self,
-        path: Path,
-        settings: tuple,
-        make: Callable[[], dict[str, torch.Tensor]],
-    ) -> dict[str, torch.Tensor]:
-        """What `make` gives for this file, from disk if it is there."""
-        try:
-            key = repr((str(path.resolve()), stamp(path), settings))
-        except (OSError, ValueError):
-            return make()  # which says what is wrong with the file
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
-        file = self.folder / f"{name}.npz"
-        try:
-            with file.open("rb") as raw, np.load(raw) as kept:
-                # by the names: zip's checksums miss an entry that has gone
-                return {str(k): torch.from_numpy(kept[k])
-                        for k in kept["names"]}
-        except DAMAGED:
-            pass
-        made = make()
-        if self.writes:
-            try:
-                self._write(file, made)
-            except OSError as error:
-                self._stop(error)
-        return made
-
-    def _write(self, file: Path, made: dict[str, torch.Tensor]) -> None:
-        data = io.BytesIO()  # on a full disk NumPy leaves a zip half open
-        np.savez(data, names=np.array([*made]),
-                 **{k: v.numpy() for k, v in made.items()})
-        beside = file.with_suffix(f".{os.getpid()}.part")
-        try:
-            beside.write_bytes(data.getbuffer())
-            os.replace(beside, file)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-class _Stored(Dataset):
-    """Samples in files, read when they are asked for."""
-
-    def __init__(self, files: list[Path], classes: Iterable[str]):
-        self.files, self.classes = files, list(classes)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        try:
-            return _read(self.files[index])
-        except DAMAGED as error:
-            raise OSError(
-                f"{self.files[index]} was removed or damaged after it was "
-                f"checked ({error}): call features.extract again") from error
-
-
-def _digest(network: nn.Module) -> str:
-    """Tells a network's layout and all its numbers from any other's."""
-    digest = hashlib.sha256(repr(network).encode())
-    # buffers like the mean of the inputs are in no state_dict
-    for name, value in [*network.named_parameters(),
-                        *network.named_buffers()]:
-        digest.update(repr((name, value.dtype, value.shape)).encode())
-        flat = value.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _name(identity: str, weights: dict[str, str]) -> str:
-    text = repr((identity, sorted(weights.items())))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _write(file: Path, sample: dict[str, Any]) -> None:
-    """An npz file of the tensors; `json` holds the rest, and their names."""
-    arrays = {key: value.numpy() for key, value in sample.items()
-              if isinstance(value, Tensor)}
-    rest = {key: value for key, value in sample.items() if key not in arrays}
-    text = json.dumps([file.name, [*arrays], rest])
-    beside = file.with_suffix(f".{uuid.uuid4().hex}.part")
-    with beside.open("wb") as out:
-        np.savez(out, json=np.array(text), **arrays)
-    os.replace(beside, file)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """What was written there, or one of the errors in DAMAGED."""
-    with file.open("rb") as raw, np.load(raw) as kept:
-        name, keys, rest = json.loads(str(kept["json"]))
-        if name != file.name:
-            raise ValueError(f"it holds what belongs in {name}")
-        # by the names: zip's checksums do not tell that an entry has gone
-        return {key: torch.from_numpy(kept[key]) for key in keys} | rest
-
-
-def _whole(file: Path) -> bool:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
     try:
-        _read(file)
-    except DAMAGED:
-        return False
-    return True
+        yield beside
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class Store:
+    """Samples in a folder by their keys; safe to share between processes.
+
+    folder: counts from the project's root.
+
+    A sample is a dict of tensors and of values that JSON knows. A key is a
+    text of all that the sample depends on, and names its file. The file
+    begins with the SHA-256 of key and content: one that was cut, altered or
+    put in another's place counts as not there.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder, self.writes = ROOT / Path(folder).expanduser(), True
+
+    def file(self, key: str) -> Path:
+        """Where the sample of this key is, or would be."""
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        return self.folder / f"{name}.sample"
+
+    def get(self, key: str, make: Callable[[], dict]) -> dict[str, Any]:
+        """The sample from disk, or else what `make` gives, which is kept.
+
+        Where nothing can be written, as on a full disk, a warning says so
+        once, and samples are made whenever they are asked for.
+        """
+        sample = self.find(key)
+        if sample is None:
+            sample = make()
+            try:
+                if self.writes:
+                    self.put(key, sample)
+            except OSError as error:
+                self.writes = False
+                warnings.warn(
+                    f"{self.folder} takes no more samples ({error}): they "
+                    "are made at each access, which is slow; make room "
+                    "there, start again", stacklevel=2)
+        return sample
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The sample as it was put here, or None."""
+        try:
+            found = self.file(key).read_bytes()
+        except OSError:
+            return None
+        seal, content = found[:SEAL], found[SEAL:]
+        if seal != _seal(key, content):
+            return None
+        values, _, tensors = content.partition(b"\n")
+        return load(tensors) | json.loads(values)
+
+    def put(self, key: str, sample: dict[str, Any]) -> None:
+        """Write a sample; OSError if that fails, and nothing is left."""
+        tensors = {name: value.contiguous() for name, value in sample.items()
+                   if isinstance(value, Tensor)}
+        values = json.dumps({name: value for name, value in sample.items()
+                             if name not in tensors})
+        content = values.encode() + b"\n" + save(tensors)
+        with replacing(self.file(key)) as beside:
+            beside.write_bytes(_seal(key, content) + content)
+
+
+def _seal(key: str, content: bytes) -> bytes:
+    digest = hashlib.sha256(key.encode())
+    digest.update(content)
+    return digest.digest()

@@ -1,21 +1,23 @@
-"""Crops and mirrors, as temporal segment networks (TSN) take them.
+"""What is seen of a frame: resized, letterboxed, cropped and mirrored.
 
-Wang et al., ECCV 2016. For training, corners or centre in several scales, at
-random; for the test, ten crops:
+All that lies on the pixels of a sample moves with its frames (`cut`). For
+training, `Crops` takes corners or the centre in several scales at random, as
+temporal segment networks do (TSN, Wang et al., ECCV 2016); for the test, ten
+crops or the 22 sequences of RSTAN:
 
     fit(model, Crops(train, 224), step, ...)
     ten = [predict(model, Crops(test, 224, i), keys=("snippets",))
            for i in range(10)]
+    more = [through(splits.test, view) for view in spatio_temporal_22()]
 """
 
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lib.data.sampling import at_least
@@ -23,6 +25,8 @@ from lib.data.sampling import at_least
 SCALES = (1.0, 0.875, 0.75, 0.66)  # TSN's; for flow the first three
 # Entries (T, 2L, H, W) in pixels, x first; `flow` is exact, others measured.
 FLOWS = ("motion", "warped", "flow")
+BOXES = ("boxes", "distractor")  # entries (T, 4)
+GREY = 128  # of the margins of a letterboxed video
 
 
 class Crop(NamedTuple):
@@ -33,6 +37,96 @@ class Crop(NamedTuple):
     height: int
     width: int
     mirror: bool = False
+
+
+def cut(sample: dict[str, Any], crop: Crop,
+        size: int | tuple[int, int]) -> dict[str, Any]:
+    """The crop of a sample, resized to `size`: height and width, or both.
+
+    Video, mask, boxes and joints go together. Flow (FLOWS) is resized like an
+    image; its values, pixels per frame, grow with it. In a mirror x changes
+    its sign, and `main_actor` the side. A box of which nothing is left is
+    NaN. A joint's (0, 0) is the middle of the first pixel.
+
+    Raises:
+        ValueError: if a mask is not as large as the frames, or joints are to
+            be mirrored: their left and right would be wrong.
+    """
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2.functional import resized_crop
+
+    top, left, rows, columns, mirror = crop
+    height, width = (size, size) if isinstance(size, int) else size
+    corner = torch.tensor([left, top])
+    part = torch.tensor([columns, rows])
+    scale = torch.tensor([width / columns, height / rows])
+    if mirror and "joints" in sample:
+        raise ValueError("joints cannot be mirrored, since left and right "
+                         "would change places: drop them first")
+
+    def seen(image: Tensor, mode: str = "BILINEAR") -> Tensor:
+        image = resized_crop(image, top, left, rows, columns, [height, width],
+                             InterpolationMode[mode], antialias=True)
+        return image.flip(-1) if mirror else image
+
+    moved = dict(sample)
+    for key, value in sample.items():
+        if key == "video":
+            moved[key] = seen(value)
+        elif key == "mask":
+            if value.shape[-2:] != sample["video"].shape[-2:]:
+                raise ValueError(
+                    f"a mask {tuple(value.shape[-2:])} does not belong to "
+                    f"frames {tuple(sample['video'].shape[-2:])}")
+            moved[key] = seen(value.to(torch.uint8), "NEAREST").bool()
+        elif key in FLOWS:
+            flow = seen(value.float())
+            flow[:, 0::2] *= -scale[0] if mirror else scale[0]
+            flow[:, 1::2] *= scale[1]
+            moved[key] = flow.to(value.dtype)
+        elif key in BOXES:
+            box = value.unflatten(-1, (2, 2)) - corner
+            box = box.clamp(min=0).minimum(part) * scale
+            if mirror:
+                box[..., 0] = (width - box[..., 0]).flip(-1)
+            gone = (box[:, 1] <= box[:, 0]).any(-1)
+            box[gone] = float("nan")
+            moved[key] = box.flatten(-2)
+        elif key == "joints":
+            moved[key] = (value + 0.5 - corner) * scale - 0.5
+        elif key == "main_actor" and mirror:
+            other = {"left": "right", "right": "left"}
+            moved[key] = other.get(value, value)
+    return moved
+
+
+def resize(sample: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Stretch a sample to height x width pixels; see `cut`."""
+    at_least(2, height=height, width=width)  # torch makes no single pixel
+    frame = sample["video"].shape[-2:]
+    return cut(sample, Crop(0, 0, *frame), (height, width))
+
+
+def letterbox(sample: dict[str, Any], size: int) -> dict[str, Any]:
+    """Fit a sample into size x size: aspect kept, the rest grey; see `cut`.
+
+    The frames are centred; the mask is False in the margins.
+    """
+    at_least(2, size=size)
+    frame = sample["video"].shape[-2:]
+    scale = size / max(frame)
+    height, width = (max(round(side * scale), 1) for side in frame)
+    top, left = (size - height) // 2, (size - width) // 2
+    margins = (left, size - width - left, top, size - height - top)
+    corner = torch.tensor([left, top])
+    moved = cut(sample, Crop(0, 0, *frame), (height, width))
+    for key, value in moved.items():
+        if key in ("video", "mask", *FLOWS):
+            moved[key] = F.pad(value, margins,
+                               value=GREY if key == "video" else 0)
+        elif key in (*BOXES, "joints"):
+            moved[key] = value + corner.repeat(value.shape[-1] // 2)
+    return moved
 
 
 def random_crop(height: int, width: int,
@@ -75,35 +169,6 @@ def _places(down: int, right: int) -> list[tuple[int, int]]:
     return [(0, 0), (0, right), (down, 0), (down, right), centre]
 
 
-def cut(sample: dict[str, Any], crop: Crop, size: int) -> dict[str, Any]:
-    """The crop of a sample, resized to size x size.
-
-    Video, mask and boxes go together. Flow (FLOWS) is resized like an image;
-    its values, pixels per frame, grow with it, and in a mirror x changes its
-    sign. Raises ValueError for the other keys of `clips.FIXED`.
-    """
-    from torchvision.transforms import v2
-
-    def resized(image: Tensor) -> Tensor:
-        return v2.functional.resized_crop(
-            image, *crop[:4], [size, size], antialias=True)
-
-    flows = {key: sample[key] for key in FLOWS if key in sample}
-    seen = {key: x for key, x in sample.items() if key not in flows}
-    seen = transform(seen, lambda h, w: [v2.Lambda(resized, Tensor)])
-    if crop.mirror:
-        seen = flip(seen, p=1)
-    for key, value in flows.items():
-        flow = resized(value.float())
-        flow[:, 0::2] *= size / crop.width
-        flow[:, 1::2] *= size / crop.height
-        if crop.mirror:
-            flow = flow.flip(-1)
-            flow[:, 0::2] *= -1
-        seen[key] = flow.to(value.dtype)
-    return seen
-
-
 class Crops(Dataset):
     """A data set, of whose samples size x size pixels are seen.
 
@@ -131,7 +196,7 @@ class Crops(Dataset):
 
 @dataclass(frozen=True)
 class View:
-    """One look at a video.
+    """A part of a video in time and space, of any length and size.
 
     part: the shares (start, end) of its length to sample frames from.
     top, left: the crop's corner, in shares of the frame's height and width.
@@ -155,13 +220,16 @@ class View:
                 f"{self}: a part needs 0 <= start < end <= 1, a crop must "
                 "lie in the frame, whose height and width are 1")
 
-
-WHOLE = View()
-"""The whole video, the whole frame."""
+    def crop(self, height: int, width: int) -> Crop:
+        """The crop in whole pixels; it never leaves the frame."""
+        rows, columns = (max(round(self.side * n), 1) for n in (height, width))
+        return Crop(min(round(self.top * height), height - rows),
+                    min(round(self.left * width), width - columns),
+                    rows, columns, self.mirror)
 
 
 def spatio_temporal_22() -> list[View]:
-    """The 22 looks of RSTAN's multi-scale test (Du et al., section IV-D).
+    """The 22 sequences of RSTAN's multi-scale test (Du et al., section IV-D).
 
     Ten are spatial: the four corners and the centre, of 224 of 256 pixels,
     and their mirrors, all over the whole video. Twelve are spatio-temporal:
@@ -185,7 +253,7 @@ def spatio_temporal_22() -> list[View]:
     return views
 
 
-class _Seen(Dataset):
+class _Through(Dataset):
     """A dataset through a view; see `through`."""
 
     def __init__(self, data: Dataset, view: View):
@@ -199,7 +267,9 @@ class _Seen(Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return look(self.data[index], self.view)
+        sample = self.data[index]
+        frame = tuple(sample["video"].shape[-2:])
+        return cut(sample, self.view.crop(*frame), frame)
 
 
 def through(data: Dataset, view: View) -> Dataset:
@@ -213,171 +283,4 @@ def through(data: Dataset, view: View) -> Dataset:
         raise TypeError(
             f"a {type(data).__name__} cannot sample a part of its videos: "
             "give a dataset of datasets.load")
-    return _Seen(data.between(*view.part), view)
-
-
-def look(sample: dict[str, Any], view: View) -> dict[str, Any]:
-    """Crop, resize to the frame's own size and mirror a sample.
-
-    Video, mask and boxes go together, `main_actor` changes sides. `motion`
-    is resized like an image; its values, pixels per frame, grow with it,
-    and its x channels change their sign in a mirror. The view's part is the
-    dataset's to sample. Raises ValueError for the keys of `clips.FIXED`.
-    """
-    from torchvision.transforms import v2
-
-    height, width = sample["video"].shape[-2:]
-    top, rows = _pixels(view.top, view.side, height)
-    left, columns = _pixels(view.left, view.side, width)
-
-    def crop(image: Tensor) -> Tensor:
-        return v2.functional.resized_crop(
-            image, top, left, rows, columns, [height, width], antialias=True)
-
-    seen = {key: x for key, x in sample.items() if key != "motion"}
-    seen = transform(seen, lambda h, w: [v2.Lambda(crop, Tensor)])
-    if view.mirror:
-        seen = flip(seen, p=1)
-    if "motion" in sample:
-        motion = crop(sample["motion"].float())
-        motion[:, 0::2] *= width / columns
-        motion[:, 1::2] *= height / rows
-        if view.mirror:
-            motion = motion.flip(-1)
-            motion[:, 0::2] *= -1
-        seen["motion"] = motion.to(sample["motion"].dtype)
-    return seen
-
-
-def _pixels(start: float, side: float, total: int) -> tuple[int, int]:
-    """First pixel and length of a crop; it never leaves the frame."""
-    length = max(round(side * total), 1)
-    return min(round(start * total), total - length), length
-
-# What depends on the pixel grid in ways these transforms do not know.
-FIXED = ("flow", "motion", "joints", "distractor")
-
-
-def transform(
-    sample: dict[str, Any], steps: Callable[[int, int], list]
-) -> dict[str, Any]:
-    """Apply torchvision's transforms to video, mask and boxes together.
-
-    `steps` makes them from the height and width of the frames.
-    """
-    from torchvision import tv_tensors
-    from torchvision.transforms import v2
-
-    if fixed := [key for key in FIXED if key in sample]:
-        raise ValueError(
-            f"{fixed} cannot be resized or cropped: render or compute them "
-            "at the final size, or drop them first"
-        )
-    height, width = sample["video"].shape[-2:]
-    wrapped = {"video": tv_tensors.Video(sample["video"])}
-    if "mask" in sample:
-        wrapped["mask"] = tv_tensors.Mask(sample["mask"].to(torch.uint8))
-    if "boxes" in sample:
-        wrapped["boxes"] = tv_tensors.BoundingBoxes(
-            sample["boxes"], format="XYXY", canvas_size=(height, width)
-        )
-    moved = v2.Compose(steps(height, width))(wrapped)
-    result = dict(sample)
-    for key, value in moved.items():
-        result[key] = value.as_subclass(torch.Tensor)
-    if "mask" in result:
-        result["mask"] = result["mask"].bool()
-    if "boxes" in result:
-        x1, y1, x2, y2 = result["boxes"].unbind(1)
-        # A crop leaves nothing of a box outside: no box in this frame.
-        gone = (x2 <= x1) | (y2 <= y1)
-        result["boxes"] = result["boxes"].masked_fill(
-            gone[:, None], float("nan")
-        )
-    return result
-
-
-def resize(sample: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """Stretch a sample to height x width pixels; boxes move along."""
-    from torchvision.transforms import v2
-
-    at_least(2, height=height, width=width)
-    return transform(
-        sample, lambda h, w: [v2.Resize((height, width), antialias=True)]
-    )
-
-
-def _fitted(height: int, width: int, size: int) -> tuple[int, ...]:
-    """Height, width, top and left of a frame fitted into size x size."""
-    scale = size / max(height, width)
-    new_h, new_w = (max(round(n * scale), 1) for n in (height, width))
-    return new_h, new_w, (size - new_h) // 2, (size - new_w) // 2
-
-
-def letterbox(
-    sample: dict[str, Any], size: int, *, fill: int = 128
-) -> dict[str, Any]:
-    """Fit a sample into size x size: aspect kept, the rest grey `fill`.
-
-    The frames are centred; the mask is False in the margins. Joints come
-    along; their (0, 0) is the middle of the first pixel.
-    """
-    from torchvision import tv_tensors
-    from torchvision.transforms import v2
-
-    at_least(2, size=size)  # torch resizes nothing to a single pixel
-    height, width = sample["video"].shape[-2:]
-    if (mask := sample.get("mask")) is not None and (
-            mask.shape[-2:] != (height, width)):
-        raise ValueError(f"a mask {tuple(mask.shape[-2:])} does not belong to "
-                         f"frames of {height} x {width} pixels")
-
-    def steps(h: int, w: int) -> list:
-        new_h, new_w, top, left = _fitted(h, w, size)
-        margins = [left, top, size - new_w - left, size - new_h - top]
-        fills = {tv_tensors.Video: fill, "others": 0}
-        return [
-            v2.Resize((new_h, new_w), antialias=True),
-            v2.Pad(margins, fill=fills),
-        ]
-
-    joints = sample.get("joints")
-    moved = transform(
-        {key: x for key, x in sample.items() if key != "joints"}, steps)
-    if joints is not None:
-        new_h, new_w, top, left = _fitted(height, width, size)
-        scale = joints.new_tensor([new_w / width, new_h / height])
-        corner = joints.new_tensor([left, top])
-        moved["joints"] = (joints + 0.5) * scale - 0.5 + corner
-    return moved
-
-
-def centre_crop(sample: dict[str, Any], size: int) -> dict[str, Any]:
-    """Cut the central size x size pixels; boxes are cut at the edge."""
-    from torchvision.transforms import v2
-
-    at_least(1, size=size)
-    height, width = sample["video"].shape[-2:]
-    if size > min(height, width):
-        raise ValueError(
-            f"no {size} x {size} crop in {height} x {width} frames: resize "
-            "or letterbox first"
-        )
-    return transform(sample, lambda h, w: [v2.CenterCrop(size)])
-
-
-def flip(
-    sample: dict[str, Any],
-    p: float = 0.5,
-    generator: torch.Generator | None = None,
-) -> dict[str, Any]:
-    """Mirror a whole sample left to right with probability p."""
-    from torchvision.transforms import v2
-
-    if torch.rand((), generator=generator) >= p:
-        return sample
-    mirrored = transform(sample, lambda h, w: [v2.RandomHorizontalFlip(1)])
-    if actor := sample.get("main_actor"):
-        other = {"left": "right", "right": "left"}
-        mirrored["main_actor"] = other.get(actor, actor)
-    return mirrored
+    return _Through(data.between(*view.part), view)

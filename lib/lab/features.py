@@ -1,4 +1,4 @@
-"""Frozen features: what a network that is not trained says, taken once.
+"""Frozen features: what a network gives that is not trained, taken once.
 
     cnn = frame_cnn("small", "puppets")
     train = extract({"video": cnn}, splits.train, folder="cache/features")
@@ -8,78 +8,105 @@ A dataset of features is as good as one of videos: `fit` and `predict` take
 either.
 """
 
-
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from lib import ROOT
-from lib.data.batches import Columns, alike
-from lib.data.store import _digest, _name, _Stored, _whole, _write
+from lib.data.batches import Columns, gathered
+from lib.data.store import Store
 from lib.data.transforms import View, through
 from lib.lab.training import find_device, frozen, in_batches, to_device
 
 
 def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
             view: View | None = None, folder: str | Path | None = None,
-            batch: int = 32, device: str = "auto",
-            workers: int = 0) -> Dataset:
+            batch: int = 32, device: str = "auto") -> Dataset:
     """Run frozen networks over every sample of `data` once.
 
     networks: by the entry that each reads, as {"video": rgb} or with
         "motion": flow. They have `features(x) -> (cube, vector)`, as
-        `backbones2d.FrameCNN`; they run in eval mode and stay on `device`.
-    view: look at the samples through it first (`views.through`).
+        `cnn2d.FrameCNN`; they run in eval mode and stay on `device`.
+    view: look at the samples through it first (`transforms.through`).
     folder: None keeps the result in memory, as Columns. Else each video has
         a file in this folder, counted from the project root, and the result
-        reads it when asked for the sample (`datasets.in_memory` reads all).
+        reads it when asked for the sample (`batches.in_memory` reads all).
 
     A sample has `<key>_cube` (T, C, h, w) and `<key>_vector` (T, D) in
     float16 for each network, and all that it had but pictures and flow
     (`video`, `motion` and what the networks read).
 
-    Files are whole or not there, so a run that is killed goes on where it
-    stopped, and several may share a folder. Names are made of what the
-    sample depends on (`identity` of the data, view, weights); what is there
-    is read and checked, and made again if damaged. Resumed batches are
-    others, and kernels may round otherwise: the last bit may differ.
+    Files are whole or not there (`data.store`), so a run that is killed goes
+    on where it stopped, and several may share a folder. They are found by
+    what the sample depends on: `identity` of the data, view, weights.
+    Resumed batches are others, and kernels may round otherwise: the last bit
+    may differ.
 
     Raises KeyError if samples lack an input, TypeError if data for a folder
     has no `identity`, FloatingPointError if features overflow float16.
     """
     seen = data if view is None else through(data, view)
+    classes = getattr(data, "classes", ())
     bank = nn.ModuleDict(networks).to(find_device(device))
     if folder is None:
-        made = _computed(bank, seen, batch, device, workers)
-        columns = _gathered(made, len(seen))
-        return Columns(columns, classes=getattr(data, "classes", ()))
+        made = _computed(bank, seen, batch, device)
+        return gathered(made, len(seen), classes=classes)
     if not hasattr(data, "identity"):
         raise TypeError(
             f"a {type(data).__name__} does not name what its samples depend "
             "on: give a dataset of datasets.load, or leave out `folder`")
-    folder = ROOT / Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: _digest(network) for key, network in bank.items()}
-    stored = _Stored(
-        [folder / f"{_name(seen.identity(i), weights)}.npz"
-         for i in range(len(seen))], getattr(data, "classes", ()))
-    absent = [i for i, file in enumerate(stored.files) if not _whole(file)]
+    weights = sorted((key, _digest(net)) for key, net in bank.items())
+    stored = Stored(Store(folder), [repr((seen.identity(i), weights))
+                                    for i in range(len(seen))], classes)
+    absent = [i for i, key in enumerate(stored.keys)
+              if stored.store.find(key) is None]
     if absent:
-        made = _computed(bank, Subset(seen, absent), batch, device, workers)
+        made = _computed(bank, Subset(seen, absent), batch, device)
         samples = (sample for rows in made for sample in Columns(rows))
         for i, sample in zip(absent, samples, strict=True):
-            _write(stored.files[i], sample)
+            stored.store.put(stored.keys[i], sample)
     return stored
 
 
-def _computed(bank: nn.ModuleDict, data: Dataset, batch: int, device: str,
-              workers: int) -> Iterator[dict[str, Any]]:
+class Stored(Dataset):
+    """Samples of a store by their keys, read when they are asked for."""
+
+    def __init__(self, store: Store, keys: list[str],
+                 classes: Sequence[str]):
+        self.store, self.keys, self.classes = store, keys, list(classes)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.store.find(self.keys[index])
+        if sample is None:
+            raise OSError(
+                f"{self.store.file(self.keys[index])} was removed or damaged "
+                "after it was checked: call features.extract again")
+        return sample
+
+
+def _digest(network: nn.Module) -> str:
+    """Tells a network's layout and all its numbers from any other's."""
+    digest = hashlib.sha256(repr(network).encode())
+    # buffers like the mean of the inputs are in no state_dict
+    for name, value in [*network.named_parameters(),
+                        *network.named_buffers()]:
+        digest.update(repr((name, value.dtype, value.shape)).encode())
+        flat = value.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _computed(bank: nn.ModuleDict, data: Dataset, batch: int,
+              device: str) -> Iterator[dict[str, Any]]:
     """Batches of what the samples of the result hold."""
-    for samples in in_batches(data, batch, workers):
+    for samples in in_batches(data, batch):
         if missing := [key for key in bank if key not in samples]:
             raise KeyError(f"no {missing} in samples of {[*samples]}: "
                            "`motion` needs datasets.load(..., fields=L)")
@@ -98,21 +125,3 @@ def _computed(bank: nn.ModuleDict, data: Dataset, batch: int, device: str,
                             f"the {part} of the {key!r} network is not "
                             "finite in float16: scale its weights down")
         yield made
-
-
-def _gathered(batches: Iterable[dict], total: int) -> dict[str, Any]:
-    """Columns of all batches, so that the peak is the data and one batch."""
-    first, columns, done = None, {}, 0
-    for samples in batches:
-        rows = Columns(samples)
-        first = first or rows[0]
-        alike(rows[0], first)
-        for key, value in samples.items():
-            if key not in columns:
-                tensor = isinstance(value, Tensor)
-                columns[key] = (torch.empty(total, *value.shape[1:],
-                                            dtype=value.dtype)
-                                if tensor else [None] * total)
-            columns[key][done:done + len(rows)] = value
-        done += len(rows)
-    return columns

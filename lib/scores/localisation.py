@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from lib.data.boxes import tightest_boxes
+from lib.data.boxes import tight_boxes
 
 # IoU thresholds of Where-and-When's Tables 3 and 4.
 BOX_ALPHAS = (0.05, 0.1, 0.2, 0.3)
@@ -348,7 +348,7 @@ def boxes_from_maps(
     inside = maps >= settings["threshold"] - 1e-9
     if settings["largest"]:
         inside = largest_region(inside)
-    return tightest_boxes(inside)
+    return tight_boxes(inside)
 
 
 def largest_region(inside: Tensor) -> Tensor:

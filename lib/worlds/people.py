@@ -256,5 +256,3 @@ class Person:
             np.stack(origins, axis=1) * self.height * mirror
             + (self.foot + camera)[:, None],
             np.stack(angles, axis=1) * self.flip)
-
-

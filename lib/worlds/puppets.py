@@ -22,7 +22,6 @@ What the answers mean:
   in `classes` only show the same scenes with other actions.
 """
 
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -100,10 +99,11 @@ DIALS = Dials()
 
 They were set by the baseline without attention alone, before any attention
 model saw the videos, so that it lies between 50 % and 80 %: the frame
-average of `lib/networks/cnn2d.py`, trained by data_scripts/pretrain_backbone.py,
-which prints its accuracy on validation videos. Easier dials (actors 0.64 to
-0.75 high, half of the frames idle, less clutter) had left it at 85 %, where
-the order of frames is all that is missing.
+average of `lib/networks/cnn2d.py`, trained by
+data_scripts/pretrain_backbone.py, which prints its accuracy on validation
+videos. Easier dials (actors 0.64 to 0.75 high, half of the frames idle, less
+clutter) had left it at 85 %, where the order of frames is all that is
+missing.
 """
 
 UNTRIMMED = replace(DIALS, frames=64, instances=(2, 4))
@@ -174,7 +174,7 @@ def film(name: str, who: int, others: list[int], key: list[int],
                                 0 if extras else first)
     mask = look_up(owned, labels)
     answers = {
-        "video": video, "mask": mask, "boxes": tight_boxes(mask),
+        "video": video, "mask": mask, "boxes": boxes_of(mask),
         "segments": (spans / FPS).astype(np.float32),
         "relevant": actor.acts}
     if "joints" in extras:
@@ -185,9 +185,14 @@ def film(name: str, who: int, others: list[int], key: list[int],
         answers["flow"] = flow(layer, camera, labels)
     if "distractor" in extras:
         theirs = (behind <= index) & (index < first) & (bones != "box")
-        answers["distractor"] = tight_boxes(
+        answers["distractor"] = boxes_of(
             look_up(np.tile(theirs, (dials.frames, 1)), labels))
     return answers
+
+
+def boxes_of(mask: np.ndarray) -> np.ndarray:
+    """Boxes (T, 4) around what masks (T, H, W) show; NaN where nothing."""
+    return tight_boxes(torch.from_numpy(mask)).numpy()
 
 
 def look_up(owned: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -2,17 +2,19 @@
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+import video_files
 from test_batches import same
 from video_files import coded, numbers, pictures, uneven
 
 from lib import ROOT
-from lib.data import batches, datasets, decode
+from lib.data import batches, datasets, decode, flow, sampling
 from lib.data.sets.records import Record
 from lib.worlds import actions, puppets
 
@@ -94,23 +96,6 @@ def test_marks_go_by_the_times_of_a_variable_rate(tmp_path, name, cached):
             assert torch.equal(part, true[21::2])
 
 
-def test_random_segments(tmp_path):
-    path = write(tmp_path / "a.avi")
-    data = datasets.Videos([record(path, spans=((0, 10),))], classes=["x"],
-                           frames=5, size=32, sampling="segments")
-    torch.manual_seed(0)
-    seen = set()
-    for _ in range(20):
-        one = data[0]
-        frames = one["video"][:, 0, 16, 16].float().sub(40).div(10).round()
-        assert (frames // 4).tolist() == [0, 1, 2, 3, 4]
-        assert torch.equal(one["relevant"], frames < 10)
-        seen.add(tuple(frames.tolist()))
-    assert len(seen) > 10
-    with pytest.raises(ValueError, match="cannot be cached"):
-        datasets.Videos([], classes=[], sampling="segments", cache=tmp_path)
-
-
 def test_cache_decodes_once(tmp_path, monkeypatch):
     items = [record(write(tmp_path / "a.avi"), spans=((5, 15),))]
     options = {"classes": ["x"], "frames": 4, "size": 32}
@@ -127,23 +112,6 @@ def test_cache_decodes_once(tmp_path, monkeypatch):
     next(folder.iterdir()).write_bytes(b"rubbish")
     with pytest.raises(AssertionError, match="decoded again"):
         cached[0]
-
-
-def test_a_cache_that_cannot_be_written_is_no_must(tmp_path, monkeypatch):
-    items = [record(write(tmp_path / f"{n}.avi")) for n in range(3)]
-    options = {"classes": ["x"], "frames": 4, "size": 32}
-
-    def full(beside, file):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    data = datasets.Videos(items, cache=tmp_path / "cache", **options)
-    with pytest.warns(UserWarning, match="No space left") as said:
-        got = [*data]
-    assert len(said) == 1 and not list((tmp_path / "cache").iterdir())
-    for one, plain in zip(got, datasets.Videos(items, **options),
-                          strict=True):
-        same(one, plain)
 
 
 def broken_set(folder):
@@ -223,8 +191,6 @@ def test_a_folder_of_images_is_as_good_as_the_file(tmp_path, cached):
             (tmp_path / "a" / "img_00001.png").read_bytes())
     assert data.identity(0) != before
     assert numbers(data[0]["video"][:2, :, 8:56]) == [0, 0]
-    with pytest.raises(ValueError, match="image_fps=0: frames per second"):
-        datasets.Videos([item], image_fps=0, **options)
 
 
 def test_images_have_the_rate_of_their_set(tmp_path):
@@ -274,9 +240,9 @@ def test_the_largest_samples_of_the_papers_are_allowed():
 
 
 def test_bad_options():
-    for option in ("sampling", "on_error"):
-        with pytest.raises(ValueError, match=f"{option} 'x'"):
-            datasets.Videos([], classes=[], **{option: "x"})
+    for options in ({"on_error": "x"}, {"extras": ["x"]}):
+        with pytest.raises(ValueError, match=f"{[*options][0]} .*'x'"):
+            datasets.Videos([], classes=[], **options)
 
 
 def test_videos_travel_to_worker_processes(tmp_path):
@@ -406,3 +372,146 @@ def test_ut_interaction_real(tmp_path):
         assert columns["relevant"].float().mean() > 0.5
         assert set(columns["main_actor"]) <= {"left", "right", "both"}
     assert len(list(Path(tmp_path).iterdir())) == 120
+
+
+# ---------------------------------------------- motion, parts, identities
+
+
+@pytest.fixture
+def both(tmp_path):
+    """A puppet's frames, and a file that holds them without loss."""
+    whole = puppets.Puppets("test", 1)[0]["video"]
+    path = tmp_path / "clip.avi"
+    video_files.write(path, whole.permute(0, 2, 3, 1).numpy(), "ffv1", "bgr0")
+    return whole, path
+
+
+def test_motion_is_the_flow_that_follows_each_frame():
+    plain = datasets.load(n_train=1, n_val=1, n_test=2, frames=4).test
+    moving = datasets.load(n_train=1, n_val=1, n_test=2, frames=4,
+                           fields=2).test
+    assert "motion" not in plain[1]
+    assert torch.equal(plain[1]["video"], moving[1]["video"])
+    whole = moving.data[1]["video"]
+    motion = moving[1]["motion"]
+    assert motion.shape == (4, 4, 64, 64) and motion.dtype == torch.float16
+    for row, start in enumerate([2, 6, 10, 13]):  # 13: frames end at 15
+        by_hand = flow.dis(whole[start:start + 3]).flatten(0, 1)
+        assert torch.equal(motion[row], by_hand.half())
+
+
+def test_motion_of_a_file_follows_its_own_frames(both):
+    whole, path = both
+    data = datasets.Videos([record(path)], classes=["x"], frames=4, size=64,
+                           fields=2)
+    sample = data[0]
+    kept = sampling.sample_uniform(16, 4)
+    assert torch.equal(sample["video"], whole[kept])
+    starts = torch.tensor([2, 6, 10, 13])  # frames end at 15
+    by_hand = flow.stacked(whole[starts[:, None] + torch.arange(3)])
+    assert torch.equal(sample["motion"], by_hand)
+
+
+def test_a_part_of_each_video(both):
+    whole, path = both
+    real = datasets.Videos([record(path)], classes=["x"], frames=4, size=64,
+                           fields=1)
+    drawn = datasets.load(n_train=1, n_val=1, n_test=1, frames=4,
+                          fields=1).test
+    for data in (real, drawn):
+        first, last = data.between(0, 0.5)[0], data.between(0.5, 1)[0]
+        assert torch.equal(first["video"], whole[[1, 3, 5, 7]])
+        assert torch.equal(last["video"], whole[[9, 11, 13, 15]])
+        # 4 of 8 frames at the file's rate
+        assert first["fps"] == pytest.approx(2 * data[0]["fps"])
+        # no frame follows the last one: its run begins a frame earlier
+        assert torch.equal(last["motion"][3],
+                           flow.dis(whole[[14, 15]])[0].half())
+        with pytest.raises(ValueError, match="part"):
+            data.between(0.5, 0.2)[0]
+        names = {data.identity(0), data.between(0, 0.5).identity(0)}
+        assert len(names) == 2 and data.identity(0) in names
+
+
+def test_identity_tells_what_a_sample_depends_on(tmp_path):
+    path = tmp_path / "clip.avi"
+    video_files.write(path, video_files.noisy(10))
+    names = [
+        datasets.Videos([record(path)], classes=["x"], **options).identity(0)
+        for options in ({}, {"frames": 8}, {"size": 32}, {"fields": 1})]
+    video_files.write(path, video_files.noisy(11))
+    names.append(
+        datasets.Videos([record(path)], classes=["x"]).identity(0))
+    drawn = {"n_train": 1, "n_val": 1, "n_test": 3}
+    for options in ({}, {"frames": 8}, {"size": 32}, {"fields": 1},
+                    {"seed": 1}, {"classes": ["walk"]}):
+        test = datasets.load(**drawn, **options).test
+        names += [test.identity(0), test.identity(2)]
+    assert len(set(names)) == len(names) == 17
+    assert datasets.load(**drawn).test.identity(2) in names
+
+
+# ---------------------------------------------------------------- digests
+
+
+def test_the_digest_tells_the_data_and_not_the_copy(tmp_path, monkeypatch):
+    def digest(root, **options):
+        return datasets.load("ucf101", data_root=root, **options).digest
+
+    root = tmp_path / "one"
+    root.mkdir()
+    ucf101(root)
+    first = digest(root)
+    assert len(first) == 16 and int(first, 16)
+    copied = tmp_path / "two"
+    shutil.copytree(root, copied)
+    for path in copied.rglob("*.avi"):
+        os.utime(path, ns=(0, 1))
+    assert digest(copied, frames=4, size=32) == first
+    turned = digest(root, classes=["HandstandPushups", "Archery"])
+    assert turned != first
+    test = sorted((copied / "UCF-101").glob("*/*g01*"))
+    write(test[0], 9)
+    other = digest(copied)
+    pictures(test[0].with_suffix(""), coded(3))
+    test[0].unlink()
+    images = digest(copied)
+    (test[0].with_suffix("") / "img_00004.png").write_bytes(b"1")
+    lists = root / "ucfTrainTestlist" / "testlist01.txt"
+    lists.write_text(lists.read_text().splitlines()[0])
+    shorter = digest(root)
+    assert len({first, turned, other, images, digest(copied), shorter}) == 6
+    # computed once
+    splits = datasets.load("ucf101", data_root=root)
+    assert splits.digest == shorter and len(splits.test) == 1
+    monkeypatch.setattr(decode, "stamp", None)
+    assert splits.digest == shorter
+
+
+def test_the_digest_of_drawn_videos_is_that_of_their_drawing():
+    def digest(**options):
+        few = {"n_train": 2, "n_val": 1, "n_test": 1}
+        return datasets.load(**few | options).digest
+
+    same = {digest(), digest(frames=4, fields=1, extras=["flow"])}
+    others = {digest(seed=1), digest(n_val=2), digest(size=48),
+              digest(classes=["walk", "run"]),
+              digest(dataset="puppets_untrimmed")}
+    assert len(same) == 1 and len(same | others) == 6
+
+
+def test_words_about_the_drawing_draw_nothing(tmp_path, monkeypatch):
+    for folder in ("worlds", "data"):
+        shutil.copytree(ROOT / "lib" / folder, tmp_path / "lib" / folder,
+                        ignore=shutil.ignore_patterns("sets", "*.pyc"))
+    drawing = datasets._drawing.__wrapped__
+    before = drawing()
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
+    assert drawing() == before
+    file = tmp_path / "lib/worlds/scene.py"
+    text = file.read_text()
+    file.write_text('"""Other words."""\n' + text.split('"""', 2)[2].replace(
+        "SHIFT = 4", "SHIFT = 4  # of old"))
+    assert drawing() == before
+    file.write_text(text.replace("SHIFT = 4", "SHIFT = 3"))
+    assert drawing() != before

@@ -82,7 +82,7 @@ class Annotation:
                       "part_mask", "H W T")
         mask = at_frames(np.moveaxis(mask, 2, 0) > 0, index, False)
         known = {"mask": torch.from_numpy(mask),
-                 "boxes": torch.from_numpy(tight_boxes(mask))}
+                 "boxes": tight_boxes(torch.from_numpy(mask))}
         if joints:
             place = shaped(self.joints, read_mat(self.joints, "pos_img"),
                            "pos_img", "2 J T")
