@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.data.batches import in_memory  # noqa: E402
 from lib.data.datasets import Thinned  # noqa: E402
 from lib.lab import training  # noqa: E402
-from lib.networks import cnn2d  # noqa: E402
+from lib.networks import cnn2d, pretrained  # noqa: E402
 from lib.worlds.puppets import (
     DIALS,  # noqa: E402
     Puppets,  # noqa: E402
@@ -90,7 +90,8 @@ def pretrain(name: str, train, val, steps: int, fields: int) -> float:
         weight_decay=1e-2, schedule="cosine", seed=SEED, val=val,
         score=partial(accuracy, key=key), every=max(1, steps // 10),
     )  # fmt: skip
-    cnn2d.save_weights(net, cnn2d.puppet_weights(name, channels))
+    pretrained.save_weights(
+        net, pretrained.puppet_weights(name, channels))
     return max(row.get("score", 0) for row in history)
 
 
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=3000)
     parser.add_argument(
         "--flow", type=int, default=0,
-        choices=(0, cnn2d.FLOW_CHANNELS // 2),
+        choices=(0, pretrained.FLOW_CHANNELS // 2),
         help="flow fields in a stack; 0 trains on RGB (default)")
     options = parser.parse_args()
     train = Puppets("train", options.videos, seed=SEED)

@@ -26,8 +26,8 @@ from lib.data import sampling  # noqa: E402
 from lib.data.batches import in_memory  # noqa: E402
 from lib.lab import training  # noqa: E402
 from lib.networks import (
-    cnn2d,  # noqa: E402
     cnn3d,  # noqa: E402
+    pretrained,  # noqa: E402
 )
 from lib.papers import jsta  # noqa: E402
 from lib.worlds.puppets import (
@@ -128,8 +128,8 @@ def main() -> None:
         stages = model.net.backbone.stages
         if STAGE in stages:
             stages[STAGE] = stages[STAGE].part
-        cnn2d.save_weights(
-            model.net.backbone, cnn3d.puppet_weights(name))
+        pretrained.save_weights(
+            model.net.backbone, pretrained.puppet_weights(name))
         best = max(row.get("score", 0) for row in history)
         print(f"{name}: validation accuracy {best:.3f}", flush=True)
 

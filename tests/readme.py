@@ -25,7 +25,7 @@ from lib.lab.tables import (
     summarise,  # noqa: E402
 )
 from lib.networks import cnn3d  # noqa: E402
-from lib.networks.cnn2d import fingerprint  # noqa: E402
+from lib.networks.pretrained import fingerprint  # noqa: E402
 
 PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
 # without and with attention, by notebook
@@ -43,7 +43,7 @@ def preset(notebook: str) -> dict:
     if notebook == "04":  # whose rows start from several weights
         return chosen
     if name in cnn3d.MAKERS:
-        start = cnn3d.fingerprint(name, weights)
+        start = fingerprint(name, weights)
         return chosen | {"start": start if notebook == "02" else [start]}
     digest = fingerprint(name, weights)
     if "fields" in chosen:  # a second network, on flow

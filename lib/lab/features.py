@@ -21,13 +21,17 @@ from lib import ROOT
 from lib.data.batches import Columns, alike
 from lib.data.store import _digest, _name, _Stored, _whole, _write
 from lib.data.transforms import View, through
-from lib.lab.training import find_device, frozen, in_batches, to_device
+from lib.lab.training import (
+    evaluating,
+    find_device,
+    in_batches,
+    to_device,
+)
 
 
 def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
             view: View | None = None, folder: str | Path | None = None,
-            batch: int = 32, device: str = "auto",
-            workers: int = 0) -> Dataset:
+            batch: int = 32, device: str = "auto") -> Dataset:
     """Run frozen networks over every sample of `data` once.
 
     networks: by the entry that each reads, as {"video": rgb} or with
@@ -54,7 +58,7 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
     seen = data if view is None else through(data, view)
     bank = nn.ModuleDict(networks).to(find_device(device))
     if folder is None:
-        made = _computed(bank, seen, batch, device, workers)
+        made = _computed(bank, seen, batch, device)
         columns = _gathered(made, len(seen))
         return Columns(columns, classes=getattr(data, "classes", ()))
     if not hasattr(data, "identity"):
@@ -69,7 +73,7 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
          for i in range(len(seen))], getattr(data, "classes", ()))
     absent = [i for i, file in enumerate(stored.files) if not _whole(file)]
     if absent:
-        made = _computed(bank, Subset(seen, absent), batch, device, workers)
+        made = _computed(bank, Subset(seen, absent), batch, device)
         samples = (sample for rows in made for sample in Columns(rows))
         for i, sample in zip(absent, samples, strict=True):
             _write(stored.files[i], sample)
@@ -77,9 +81,9 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
 
 
 def _computed(bank: nn.ModuleDict, data: Dataset, batch: int, device: str,
-              workers: int) -> Iterator[dict[str, Any]]:
+              ) -> Iterator[dict[str, Any]]:
     """Batches of what the samples of the result hold."""
-    for samples in in_batches(data, batch, workers):
+    for samples in in_batches(data, batch):
         if missing := [key for key in bank if key not in samples]:
             raise KeyError(f"no {missing} in samples of {[*samples]}: "
                            "`motion` needs datasets.load(..., fields=L)")
@@ -87,7 +91,7 @@ def _computed(bank: nn.ModuleDict, data: Dataset, batch: int, device: str,
                 if key not in {"video", "motion", *bank}}
         inputs = {key: samples[key] for key in bank}
         inputs = to_device(inputs, find_device(device))
-        with frozen(bank):
+        with evaluating(bank):
             for key, network in bank.items():
                 parts = zip(("cube", "vector"),
                             network.features(inputs[key]), strict=True)

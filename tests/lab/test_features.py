@@ -136,7 +136,7 @@ def test_both_doors_give_equal_samples(tmp_path, whole):
     equal(stored, whole)
     equal(batches.in_memory(stored), whole)
     assert type(stored[0]["trimmed"]) is bool
-    again = extract(tmp_path / "new" / "folder", nets, workers=1)
+    again = extract(tmp_path / "new" / "folder", nets)
     equal(again, whole)
     assert nets["video"].seen == N
     assert len(list(tmp_path.rglob("*.npz"))) == N

@@ -480,18 +480,6 @@ def test_bf16_answers_are_finite(kind):
         assert value.isfinite().all()
 
 
-def test_video_and_clip_accuracy_differ():
-    """By hand: two clips of three are wrong, and yet the video is right."""
-    each = torch.zeros(2, 3, 2)
-    each[0] = torch.tensor([[9.0, 0], [0, 1], [0, 1]])
-    each[1, 0] = torch.tensor([1.0, 0])  # its other clips are padding
-    valid = torch.tensor([[True] * 3, [True, False, False]])
-    assert metrics.video_and_clip_accuracy(
-        each, valid, torch.tensor([0, 0])) == {"video": 1.0, "clip": 0.5}
-    assert metrics.video_and_clip_accuracy(
-        each, valid, torch.tensor([1, 0])) == {"video": 0.5, "clip": 0.75}
-
-
 def test_wrong_input_is_explained():
     for kind in ("sta", "ta"):
         with pytest.raises(ValueError, match=r"\(B, 6, any, 4, 3\).*insert"):
