@@ -167,7 +167,8 @@ def test_table_iv(c, size):
     count = metrics.parameters
     assert count(net) == c * (hw + 4) + 5
     assert count(sta_networks.TemporalAttention(c, size)) == c * hw + 9
-    assert count(sta_networks.ChannelAttention(c, size)) == c*steps*hw + 1 + 2*c
+    channels = sta_networks.ChannelAttention(c, size)
+    assert count(channels) == c * steps * hw + 1 + 2 * c
     if c == 1024:
         assert count(net) == 54_277
     convolutions = metrics.flops(net, torch.zeros(1, c, *size)) // 2
