@@ -22,13 +22,13 @@ from lib.data.datasets import Thinned
 from lib.data.snippets import Snippets, Whole, keep
 from lib.data.transforms import Crops
 from lib.lab import training
-from lib.networks import cnn2d
+from lib.networks import pretrained
 from lib.papers.sta_cnn import AttentionNetwork, FlowPredictor, flow_loss
 from lib.worlds.puppets import DIALS, Puppets
 
 # 64 pixels end as 8 x 8: three poolings of six
 WIDTHS, POOLINGS = (8, 16, 32, 32, 32, 48), 3
-PATH = cnn2d.WEIGHTS / "attention_small_puppets.safetensors"
+PATH = pretrained.WEIGHTS / "attention_small_puppets.safetensors"
 KEYS = ("video", "flow")
 
 
@@ -41,7 +41,7 @@ def step(model, batch):
 def score(model, data):
     """The loss over the data, less: higher is better."""
     losses = []
-    with training.frozen(model):
+    with training.evaluating(model):
         for batch in training.in_batches(data, 64):
             batch = training.to_device(batch, torch.device("cpu"))
             losses.append(step(model, batch)["loss"] * len(batch["video"]))
@@ -71,7 +71,7 @@ def main() -> None:
         model, train, step, steps=options.steps, batch=32, lr=2e-3,
         weight_decay=1e-4, schedule="cosine", seed=SEED, val=val,
         score=score, every=max(1, options.steps // 10), device="cpu")
-    cnn2d.save_weights(model, PATH)
+    pretrained.save_weights(model, PATH)
     flow = torch.stack([one["flow"][0].float() for one in val])
     nothing = flow_loss(torch.zeros(len(flow), 2, 16, 16), flow)
     best = -max(row["score"] for row in history if "score" in row)

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.data.batches import in_memory  # noqa: E402
 from lib.data.datasets import Thinned  # noqa: E402
 from lib.lab import training  # noqa: E402
-from lib.networks import cnn2d  # noqa: E402
+from lib.networks import cnn2d, pretrained  # noqa: E402
 from lib.worlds.puppets import DIALS, Puppets  # noqa: E402
 
 SEED = 20_000  # the notebooks count their seeds from 0
@@ -95,7 +95,7 @@ def pretrain(name: str, train, val, steps: int, fields: int) -> float:
         model, train, partial(step, key=key), steps=steps, batch=32, lr=2e-3,
         weight_decay=1e-2, schedule="cosine", seed=SEED, val=val,
         score=partial(accuracy, key=key), every=max(1, steps // 10))
-    cnn2d.save_weights(net, cnn2d.puppet_weights(name, channels))
+    pretrained.save_weights(net, pretrained.puppet_weights(name, channels))
     return max(row.get("score", 0) for row in history)
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser = options([*cnn2d.SMALL], 1500, __doc__)
     parser.add_argument(
         "--flow", type=int, default=0,
-        choices=(0, cnn2d.FLOW_CHANNELS // 2),
+        choices=(0, pretrained.FLOW_CHANNELS // 2),
         help="flow fields in a stack; 0 trains on RGB (default)")
     chosen = parser.parse_args()
     parts = (Puppets("train", chosen.videos, seed=SEED),

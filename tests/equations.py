@@ -2,7 +2,7 @@
 
 A function or class that implements a numbered equation names it in its
 docstring: `Eq. (4)`, `Eq. (2), (3)` or `Eq. (2)-(5)` in the paper's own file
-of lib, `where_and_when Eq. (4)` elsewhere in lib. A test that checks it
+of lib/papers, `where_and_when Eq. (4)` elsewhere in lib. A test that checks it
 carries `@pytest.mark.equation("where_and_when", 4)`, any number of numbers.
 
     python tests/equations.py           prints the table
@@ -26,7 +26,6 @@ LAST = {
     "sta_cnn": 11,
     "sta_networks": 7,
 }
-FILES = {paper: f"{paper}.py" for paper in LAST} | {"sta_networks": "sta.py"}
 
 # A paper's titles come with its notebook.
 TITLES = {
@@ -152,26 +151,25 @@ def functions(root: Path) -> Places:
 
     A number that the paper does not have is listed too.
     """
-    owner = {file: paper for paper, file in FILES.items()}
     places: Places = defaultdict(list)
-    for path, name, node in _definitions(root / "lib"):
+    for file, name, node in _definitions(root, "lib"):
         text = ast.get_docstring(node) or ""
         for word, mention in _MENTION.findall(text):
-            paper = word if word in LAST else owner.get(path.name)
-            if paper is None:
+            paper = word if word in LAST else Path(file).stem
+            if paper not in LAST:
                 raise ValueError(
-                    f"lib/{path.name}: {name}: `Eq. {mention}` of which "
-                    f"paper? Name it in front: {', '.join(LAST)}"
+                    f"{file}: {name}: `Eq. {mention}` of which paper? Name "
+                    f"it in front: {', '.join(LAST)}"
                 )
             for number in numbers(mention):
-                _add(places, (paper, number), (f"lib/{path.name}", name))
+                _add(places, (paper, number), (file, name))
     return places
 
 
 def tests(root: Path) -> Places:
     """(paper, number) -> the (file, name) of the tests that check it."""
     places: Places = defaultdict(list)
-    for path, name, node in _definitions(root / "tests"):
+    for file, name, node in _definitions(root, "tests"):
         for mark in node.decorator_list:
             if not isinstance(mark, ast.Call) or not ast.unparse(
                 mark.func
@@ -181,15 +179,15 @@ def tests(root: Path) -> Places:
                 paper, *found = (ast.literal_eval(arg) for arg in mark.args)
             except ValueError as error:
                 raise ValueError(
-                    f"tests/{path.name}: {name}: write the paper and the "
-                    "numbers of mark.equation as literals"
+                    f"{file}: {name}: write the paper and the numbers of "
+                    "mark.equation as literals"
                 ) from error
             if not name.split(".")[-1].startswith("test_"):
                 raise ValueError(
-                    f"tests/{path.name}: {name} is marked but is no test_"
+                    f"{file}: {name} is marked but is no test_"
                 )
             for number in found:
-                _add(places, (paper, number), (f"tests/{path.name}", name))
+                _add(places, (paper, number), (file, name))
     return places
 
 
@@ -250,12 +248,10 @@ def markdown(root: Path) -> str:
 
 
 def _definitions(
-    folder: Path,
-) -> Iterator[
-    tuple[Path, str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]
-]:
-    """Every function and class as (path, dotted name, node), files sorted."""
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    root: Path, folder: str
+) -> Iterator[tuple[str, str, ast.FunctionDef | ast.ClassDef]]:
+    """Every function and class as (file, dotted name, node), files sorted."""
+    kinds = ast.FunctionDef | ast.ClassDef
 
     def walk(node: ast.AST, prefix: str):
         for child in ast.iter_child_nodes(node):
@@ -265,10 +261,10 @@ def _definitions(
             else:
                 yield from walk(child, prefix)
 
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted((root / folder).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         for name, node in walk(tree, ""):
-            yield path, name, node
+            yield path.relative_to(root).as_posix(), name, node
 
 
 def _add(places: Places, key: tuple[str, int], place: tuple[str, str]) -> None:

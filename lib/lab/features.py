@@ -20,7 +20,12 @@ from torch.utils.data import Dataset, Subset
 from lib.data.batches import Columns, gathered
 from lib.data.store import Store
 from lib.data.transforms import View, through
-from lib.lab.training import find_device, frozen, in_batches, to_device
+from lib.lab.training import (
+    evaluating,
+    find_device,
+    in_batches,
+    to_device,
+)
 
 
 def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
@@ -114,7 +119,7 @@ def _computed(bank: nn.ModuleDict, data: Dataset, batch: int,
                 if key not in {"video", "motion", *bank}}
         inputs = {key: samples[key] for key in bank}
         inputs = to_device(inputs, find_device(device))
-        with frozen(bank):
+        with evaluating(bank):
             for key, network in bank.items():
                 parts = zip(("cube", "vector"),
                             network.features(inputs[key]), strict=True)

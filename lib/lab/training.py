@@ -1,4 +1,4 @@
-"""Fit a model, and read its answers.
+"""Fit a model, and predict with it.
 
 The step function carries what a paper has of its own::
 
@@ -7,13 +7,15 @@ The step function carries what a paper has of its own::
         return {"loss": F.cross_entropy(out.logits, batch["label"])}
 
     history = fit(model, train, step, steps=250, batch=16, lr=1e-3)
-    answers = predict(model, test)  # {"logits": (N, K), "when": ...}
+    outputs = predict(model, test)  # {"logits": (N, K), "when": ...}
 
 A run that is killed at any moment and started again ends, on a CPU, with
 the same bits as one that was not. Hence every batch depends on (seed, step)
 alone, and everything else that a step reads is in the checkpoint.
-"""
 
+What shall not train: `freeze` fixes a part for good, `fine_tune` all but some
+parts, and inside `evaluating` nothing trains.
+"""
 
 import hashlib
 import math
@@ -25,7 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from lib.data.batches import collate
@@ -39,7 +41,7 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         batch: int, lr: float, weight_decay: float = 0.0,
         clip: float | None = 1.0, optimizer: Callable = torch.optim.AdamW,
         schedule: str | Callable[[float], float] = "constant", seed: int = 0,
-        device: str = "auto", precision: str = "no", workers: int = 0,
+        device: str = "auto", precision: str = "no",
         val: Dataset | None = None, score: Score | None = None,
         every: int | None = None, checkpoint: str | Path | None = None,
         save_every: int = 200) -> list[dict]:
@@ -76,10 +78,9 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         store = checkpoint and Checkpoint(checkpoint, accelerator, settings)
         if store:
             history, best = store.load()
-        order = range(len(history), steps)
-        batches = _loader(_Batches(train, batch, seed), order, workers)
-        for at, samples in zip(tqdm(order, disable=None), batches,
-                               strict=True):
+        batches = _Batches(train, batch, seed)
+        for at in tqdm(range(len(history), steps), disable=None):
+            samples = batches[at]
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = lr * _share(schedule, at, steps)
@@ -107,8 +108,8 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
 def predict(model: nn.Module, data: Dataset, *,
             inputs: str | tuple[str, ...] = "video",
             keys: tuple[str, ...] | None = None, batch: int = 32,
-            device: str | None = None, workers: int = 0) -> dict:
-    """The model's answers to every sample of `data`, on the CPU.
+            device: str | None = None) -> dict:
+    """The model's output for every sample of `data`, on the CPU.
 
     The model is called with the entries that `inputs` names, as in
     `model(batch["video"])`, in eval mode and without gradients; each
@@ -120,8 +121,8 @@ def predict(model: nn.Module, data: Dataset, *,
     device = (find_device(device) if device
               else next(model.parameters(), torch.empty(0)).device)
     parts, names = [], (inputs,) if isinstance(inputs, str) else inputs
-    with frozen(model.to(device)):
-        for samples in in_batches(data, batch, workers):
+    with evaluating(model.to(device)):
+        for samples in in_batches(data, batch):
             samples = to_device(samples, device)
             if missing := [name for name in names if name not in samples]:
                 raise KeyError(f"no {missing} in samples of {[*samples]}")
@@ -208,19 +209,6 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
             for key, value in model.state_dict().items()}
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; each module's mode is restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def join(parts: list[dict]) -> dict:
     """One dict of columns from the batches in `parts`.
 
@@ -234,13 +222,13 @@ def join(parts: list[dict]) -> dict:
     return {key: column([part[key] for part in parts]) for key in parts[0]}
 
 
-class _Batches(Dataset):
+class _Batches:
     """Item i is a whole batch: the i-th in order, or that of step i.
 
     With a seed each epoch is a permutation from (seed, epoch), less the rest
     that fills no batch; without, the last batch is as short as it comes.
-    What the data draws from torch comes from (seed, i), so batches are the
-    same for any number of workers and for any step to start from.
+    What the data draws from torch comes from (seed, i), so that batches are
+    the same for any step to start from.
     """
 
     def __init__(self, data: Dataset, batch: int, seed: int | None = None):
@@ -277,16 +265,34 @@ def _mix(*parts: int | str | None) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def in_batches(data: Dataset, batch: int, workers: int = 0) -> DataLoader:
+def in_batches(data: Dataset, batch: int) -> Iterator[dict]:
     """Batches of all samples in order, the last as short as it comes."""
-    return _loader(_Batches(data, batch), None, workers)
+    batches = _Batches(data, batch)
+    return (batches[at] for at in range(len(batches)))
 
 
-def _loader(batches: _Batches, order: range | None, workers: int):
-    # each start of a loader draws from its generator; a resumed run has two
-    return DataLoader(batches, batch_size=None, sampler=order,
-                      num_workers=workers, generator=torch.Generator(),
-                      pin_memory=torch.cuda.is_available())
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; each module's mode is restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Fix weights, batch statistics and dropout, in place; returns it.
+
+    A later `train()`, of the module or of what holds it, leaves it in eval
+    mode: JSTA's Algorithm 1 fixes one part while the other trains.
+    """
+    for part in module.modules():
+        _fix(part)
+    return module
 
 
 def fine_tune(net: nn.Module, *parts: str) -> nn.Module:
@@ -304,13 +310,18 @@ def fine_tune(net: nn.Module, *parts: str) -> nn.Module:
         modules[name].requires_grad_(True)
     for module in modules.values():
         if isinstance(module, _BatchNorm):
-            module.eval().train = _stay.__get__(module)
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
+            _fix(module)
     for name, parameter in net.named_parameters():
         if ".attention." in name:
             parameter.requires_grad_(True)
     return net
+
+
+def _fix(module: nn.Module) -> None:
+    module.training = False
+    module.train = _stay.__get__(module)  # bound, so that copies have theirs
+    for parameter in module.parameters(recurse=False):
+        parameter.requires_grad_(False)
 
 
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:

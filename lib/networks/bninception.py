@@ -3,7 +3,7 @@
 GoogLeNet with a batch norm behind every convolution and two 3x3 convolutions
 in the place of a 5x5. Layers have the names of the published Caffe model that
 temporal segment networks (Wang et al., 2016) fine-tune, such as
-`inception_3a_double_3x3_1_bn`; `backbones2d.frame_cnn` makes it a backbone.
+`inception_3a_double_3x3_1_bn`; `cnn2d.frame_cnn` makes it a backbone.
 """
 
 from collections import OrderedDict
@@ -80,7 +80,7 @@ class Inception(nn.Module):
 
 
 def parts() -> dict[str, Any]:
-    """What `backbones2d.FrameCNN` needs to be a BN-Inception.
+    """What `cnn2d.FrameCNN` needs to be a BN-Inception.
 
     Stages conv1, conv2, inception_3a to inception_5b: 224 pixels end as 1024
     x 7 x 7. The cube is inception_5a, which RSTAN reads (section IV-B).

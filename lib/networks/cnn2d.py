@@ -5,24 +5,26 @@ Small ones for laptops, with puppet-trained weights, and published ones. From
 H, W)`` in pixels per frame, to ``(B, T, C, h, w)``; each owns mean and std.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor, nn
 
 from lib.networks import bninception
+from lib.networks.pretrained import (
+    IMAGENET,
+    load_weights,
+    puppet_weights,
+    torchvision,
+)
 
-WEIGHTS = Path(__file__).parent / "weights"
 SMALL = {"small_narrow": 8, "small": 16, "small_wide": 24}
 RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
 PUBLISHED = (*RESNETS, "vgg16", "googlenet")  # with ImageNet weights
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-FLOW_CHANNELS = 4  # of the puppet-trained flow weights: two fields
 # Pixels per frame. DIS flow of 64-pixel puppets deviates by 0.56 over all
 # pixels and by 1.0 on the actor; kernels made for RGB expect about one.
 FLOW_STD = 0.5
@@ -74,12 +76,12 @@ class FrameCNN(nn.Module):
                              f"{wanted}: 3 are RGB, 2L are flow")
         if stage is not None and stage not in self.stages:
             raise ValueError(f"stage {stage!r}: one of {list(self.stages)}")
-        x = rearrange((video - self.mean) / self.std, "b t ... -> (b t) ...")
+        x = ((video - self.mean) / self.std).flatten(0, 1)
         for name, module in self.stages.items():
             x = module(x)
             if name == stage:
                 break
-        return rearrange(x, "(b t) ... -> b t ...", b=len(video))
+        return x.unflatten(0, video.shape[:2])
 
     def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """What attention reads, and what sums up each frame, in one pass.
@@ -112,28 +114,13 @@ def small_cnn(width: int) -> FrameCNN:
     return FrameCNN(stages, widths[-1])
 
 
-def _published(name: str, pretrained: bool, **settings) -> nn.Module:
-    """torchvision's network, with its best ImageNet weights if wanted."""
-    from torchvision import models
-
-    net = models.get_model(name, weights=None, **settings)
-    if pretrained:
-        # weights_only: never run what a downloaded file brings along
-        state = models.get_model_weights(name).DEFAULT.get_state_dict(
-            progress=False, check_hash=True, weights_only=True)
-        # GoogLeNet's file has auxiliary classifiers, of use in training only
-        net.load_state_dict(
-            {k: v for k, v in state.items() if not k.startswith("aux")})
-    return net
-
-
 def resnet(name: str, pretrained: bool) -> FrameCNN:
     """torchvision's ResNet up to layer4: 224 px give 7x7 maps."""
-    net = _published(name, pretrained)
+    net = torchvision(name, pretrained)
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     stages = OrderedDict(conv1=stem, layer1=net.layer1, layer2=net.layer2,
                          layer3=net.layer3, layer4=net.layer4)
-    return FrameCNN(stages, net.fc.in_features, *IMAGENET)
+    return FrameCNN(stages, net.fc.in_features, **IMAGENET)
 
 
 def _pooled(layers: Iterable[nn.Module]) -> Iterator[nn.Sequential]:
@@ -152,11 +139,11 @@ def vgg(name: str, pretrained: bool) -> FrameCNN:
     Stages conv1 to conv5 end with their pooling: 224 px give 512 x 7 x 7.
     The vector is fc6 after ReLU, 4096: RSTAN's GPCNN (section IV-B).
     """
-    net = _published(name, pretrained, init_weights=not pretrained)
+    net = torchvision(name, pretrained, init_weights=not pretrained)
     stages = OrderedDict(
         (f"conv{i}", s) for i, s in enumerate(_pooled(net.features), 1))
     head = nn.Sequential(net.avgpool, nn.Flatten(), *net.classifier[:2])
-    return FrameCNN(stages, 512, *IMAGENET, head=(head, 4096))
+    return FrameCNN(stages, 512, **IMAGENET, head=(head, 4096))
 
 
 def googlenet(name: str, pretrained: bool) -> FrameCNN:
@@ -164,8 +151,8 @@ def googlenet(name: str, pretrained: bool) -> FrameCNN:
 
     The cube is inception5a (832 channels), the vector inception5b's mean.
     """
-    net = _published(name, pretrained, aux_logits=False,
-                     init_weights=not pretrained)
+    net = torchvision(name, pretrained, aux_logits=False,
+                      init_weights=not pretrained)
     names = ("conv1", "conv2", "inception3", "inception4")
     stages = OrderedDict(zip(names, _pooled(net.children()), strict=True))
     stages |= {"inception5a": net.inception5a, "inception5b": net.inception5b}
@@ -208,8 +195,6 @@ def frame_cnn(name: str = "small", weights: str | None = None,
             even, weights that it does not have, or a file that does not fit.
         FileNotFoundError: for a file of weights that is not there.
     """
-    from safetensors import SafetensorError
-
     if name not in (known := [*SMALL, *PUBLISHED, "bninception"]):
         raise ValueError(f"backbone {name!r}: one of {known}")
     if name in PUBLISHED:
@@ -226,60 +211,12 @@ def frame_cnn(name: str = "small", weights: str | None = None,
     if weights == "puppets":
         load_weights(net, puppet_weights(name, channels))
     elif weights not in (None, "imagenet"):
-        try:
-            load_weights(net, Path(weights))
-        except (RuntimeError, SafetensorError) as error:
-            raise ValueError(f"weights={weights!r} does not fit {name!r} with "
-                             f"channels={channels}: {error}") from error
+        load_weights(net, Path(weights))
     return net
 
 
-def save_weights(net: nn.Module, path: Path) -> None:
-    """Write float16 weights beside and rename."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    half = {k: v.half() if v.is_floating_point() else v
-            for k, v in net.state_dict().items()}
-    save_file(half, beside)
-    beside.replace(path)
-
-
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Read what `save_weights` wrote; names and shapes must all agree."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: run data_scripts/"
-                                "pretrain_backbone.py (flow: with --flow 2)")
-    net.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-
-
-def puppet_weights(name: str, channels: int = 3) -> Path:
-    """The file of puppet-trained weights; ValueError if none are made."""
-    if name not in SMALL:
-        raise ValueError(f"{name} has no puppet-trained weights")
-    if channels not in (3, FLOW_CHANNELS):
-        raise ValueError(f"puppet-trained flow weights: {FLOW_CHANNELS} "
-                         f"channels (L = 2), not {channels}")
-    kind = "puppets" if channels == 3 else "flow_puppets"
-    return WEIGHTS / f"{name}_{kind}.safetensors"
-
-
-def fingerprint(name: str, weights: str | None, channels: int = 3) -> str:
-    """What tells these weights from others: their file's digest if kept here.
-
-    For the registry: retrained puppet weights make other results.
-    """
-    if weights == "puppets":
-        file = puppet_weights(name, channels)
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return f"{weights}" if channels == 3 else f"{weights}, {channels} channels"
-
-
 class FrameAverageOutput(NamedTuple):
-    """What the baseline answers: a class, and nothing of where and when."""
+    """The baseline's output: a class, and nothing of where and when."""
 
     logits: Tensor  # (B, K)
     spans: Tensor  # (T, 2)

@@ -4,24 +4,25 @@ The 3D ResNet of JSTA (Yu et al., Pattern Recognition Letters 112, 2018) and
 C3D, each also in a size for laptops. All map clips ``(N, T, 3, H, W)``,
 floats in [0, 1], to ``(N, T', C, h, w)``; each owns the mean and deviation it
 expects. Inside, stages hand on ``(N, C, T', h, w)``, as torch's 3D layers do.
+Networks with released weights of their own are in released.py.
 """
 
-
-import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from lib.networks import cnn2d
+from lib.networks.pretrained import (
+    KINETICS,
+    load_weights,
+    puppet_weights,
+    torchvision,
+)
 
-# What torchvision's weights for Kinetics-400 expect.
-KINETICS = {"mean": (0.43216, 0.394666, 0.37645),
-            "std": (0.22803, 0.22145, 0.216989)}
+Sizes = int | tuple[int, int, int]  # over time, height and width
 
 
 class ClipCNN(nn.Module):
@@ -34,33 +35,43 @@ class ClipCNN(nn.Module):
     Args:
         stages: name -> module, in order; `forward` stops after `stage`.
         widths: the channels of each stage's map.
-        mean, std: per RGB channel of inputs in [0, 1].
+        mean, std: per channel of the input, 3 of RGB in [0, 1] or 2 of flow.
+        shortest: frames of the shortest clip that it can take.
+        places: pattern of the names of its modules behind which "early" and
+            "late" attention goes, if they are not those of a ResNet's blocks.
     """
 
     def __init__(self, stages: "OrderedDict[str, nn.Module]",
                  widths: Iterable[int],
-                 mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-                 std: tuple[float, float, float] = (0.25, 0.25, 0.25)):
+                 mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+                 std: tuple[float, ...] = (0.25, 0.25, 0.25), *,
+                 shortest: int = 1, places: Mapping[str, str] | None = None):
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.widths = dict(zip(stages, widths, strict=True))
         self.channels = self.widths[next(reversed(stages))]
+        self.shortest, self.places = shortest, dict(places or {})
         for name, value in (("mean", mean), ("std", std)):
-            value = torch.tensor(value).view(3, 1, 1)
+            value = torch.tensor(value).view(-1, 1, 1)
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, clips: Tensor, stage: str | None = None) -> Tensor:
         """``(N, T, 3, H, W) -> (N, T', C, h, w)``, after `stage` or the last.
 
         Raises:
-            ValueError: if these are no clips of RGB floats, or no stage has
-                the name.
+            ValueError: if these are no clips of floats of as many channels
+                and frames, or no stage has the name.
         """
         if not clips.is_floating_point():
             raise ValueError("clips must be floats in [0, 1]: divide by 255")
-        if clips.ndim != 5 or clips.shape[2] != 3:
-            raise ValueError(
-                f"clips must be (N, T, 3, H, W), got {tuple(clips.shape)}")
+        channels = self.mean.shape[0]
+        if clips.ndim != 5 or clips.shape[2] != channels:
+            raise ValueError(f"clips must be (N, T, {channels}, H, W), got "
+                             f"{tuple(clips.shape)}: 3 channels are RGB, 2 "
+                             "are flow")
+        if clips.shape[1] < self.shortest:
+            raise ValueError(f"give clips of {self.shortest} frames or more, "
+                             f"not {clips.shape[1]}: poolings halve time")
         if stage is not None and stage not in self.stages:
             raise ValueError(f"stage {stage!r}: one of {list(self.stages)}")
         x = rearrange((clips - self.mean) / self.std, "n t c h w -> n c t h w")
@@ -73,12 +84,13 @@ class ClipCNN(nn.Module):
         return rearrange(x, "n c t h w -> n t c h w")
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int | tuple[int, int, int],
-            stride: int | tuple[int, int, int] = 1) -> list[nn.Module]:
+def conv_bn(inputs: int, outputs: int, kernel: Sizes, stride: Sizes = 1,
+            groups: int = 1) -> list[nn.Module]:
     """A 3D convolution without bias that keeps the size, and its norm."""
     sides = (kernel,) * 3 if isinstance(kernel, int) else kernel
     conv = nn.Conv3d(inputs, outputs, kernel, stride,
-                     tuple(side // 2 for side in sides), bias=False)
+                     tuple(side // 2 for side in sides), groups=groups,
+                     bias=False)
     return [conv, nn.BatchNorm3d(outputs)]
 
 
@@ -121,8 +133,8 @@ def resnet3d(widths: tuple[int, int, int, int, int],
     return ClipCNN(stages, channels, **statistics)
 
 
-def c3d(widths: tuple[int, int, int, int, int], units: int,
-        side: int) -> ClipCNN:
+def c3d(widths: tuple[int, int, int, int, int], units: int, side: int,
+        **statistics: tuple[float, float, float]) -> ClipCNN:
     """C3D (Tran et al., ICCV 2015): stages conv1 to conv5, fc6 and fc7.
 
     Eight 3x3x3 convolutions, a max pooling after each stage, and two fully
@@ -148,7 +160,9 @@ def c3d(widths: tuple[int, int, int, int, int], units: int,
             nn.Conv3d(inputs, units, kernel), nn.ReLU(), nn.Dropout(0.5))
         inputs = units
     stages["fc6"].insert(0, nn.AdaptiveAvgPool3d((1, side, side)))
-    net = ClipCNN(stages, (*widths, units, units))
+    # attention goes behind the ReLU of a stage's last convolution
+    net = ClipCNN(stages, (*widths, units, units), **statistics, places={
+        "early": r"stages\.conv2\.1", "late": r"stages\.conv5\.3"})
     for module in net.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -173,10 +187,11 @@ def clip_cnn(name: str = "resnet3d_small",
             for 112 pixels, "resnet3d_small" and "c3d_small" for 64.
         weights: None; "puppets" for the small ones, trained by
             data_scripts/pretrain_clip_backbone.py; "kinetics" for
-            "resnet3d": torchvision's of r3d_18, downloaded (lib/networks/cnn3d.py).
+            "resnet3d": torchvision's of r3d_18, downloaded.
 
     Raises:
         ValueError: for an unknown name or weights that it does not have.
+        FileNotFoundError: for a file of weights that is not there.
     """
     if name not in MAKERS:
         raise ValueError(f"backbone {name!r}: one of {[*MAKERS]}")
@@ -187,101 +202,32 @@ def clip_cnn(name: str = "resnet3d_small",
         raise ValueError(f"{name} has no Kinetics weights; 'resnet3d' has")
     net = MAKERS[name]()
     if weights == "puppets":
-        if not (file := puppet_weights(name)).is_file():
-            raise FileNotFoundError(f"no weights at {file}: run data_scripts/"
-                                    f"pretrain_clip_backbone.py {name}")
-        cnn2d.load_weights(net, file)
+        load_weights(net, puppet_weights(name))
     if weights == "kinetics":
-        load_r3d_18(net, r3d_18_weights())
+        load_r3d_18(net, torchvision("r3d_18", True).state_dict())
     return net
 
 
-def puppet_weights(name: str) -> Path:
-    """The file of puppet-trained weights; ValueError if none are made."""
-    if not name.endswith("_small"):
-        raise ValueError(f"{name} has no puppet-trained weights")
-    return cnn2d.WEIGHTS / f"{name}_puppets.safetensors"
+def load_r3d_18(net: ClipCNN, state: Mapping[str, Tensor]) -> None:
+    """Copy the weights of torchvision's r3d_18 into a `resnet3d`, in place.
 
-
-def fingerprint(name: str, weights: str | None) -> str:
-    """What tells these weights from others, as `backbones2d.fingerprint`."""
-    if weights == "puppets":
-        file = puppet_weights(name)
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return f"{weights}"
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """Fix weights, batch statistics and dropout, in place; returns it.
-
-    A later `train()`, of the module or of what holds it, leaves it in eval
-    mode: JSTA's Algorithm 1 fixes one part while the other trains.
+    r3d_18 (Tran et al., CVPR 2018) is the same network but for the shortcut
+    of conv2a, which it leaves out: there ours becomes the identity, so that
+    in eval mode both give the same map.
     """
-    module.eval().requires_grad_(False)
-    for part in module.modules():
-        part.train = _stay.__get__(part)  # bound, so that copies have theirs
-    return module
-
-
-def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
-    return module
-
-
-def r3d_18_weights() -> dict[str, Tensor]:
-    """The published weights of an r3d_18, downloaded once by torch."""
-    from torchvision.models.video import R3D_18_Weights
-
-    # weights_only: never run what a downloaded file brings along
-    return R3D_18_Weights.DEFAULT.get_state_dict(
-        progress=False, check_hash=True, weights_only=True)
-
-
-class Loaded(NamedTuple):
-    """Names of parameters and buffers: what was loaded, and what not."""
-
-    loaded: list[str]  # ours that took torchvision's values
-    missing: list[str]  # ours that kept their own
-    unused: list[str]  # torchvision's that found no place
-
-
-def load_r3d_18(net: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
-    """Copy an r3d_18's weights to where name and shape agree, in place.
-
-    net: a `backbones3d.ClipCNN`, or what holds one under the same names.
-    r3d_18 (Tran et al., CVPR 2018) is `resnet3d` but for the shortcut of
-    conv2a, which it leaves out: there ours becomes the identity if the rest
-    of conv2a was loaded, so that in eval mode both give the same map.
-    A stage that was replaced keeps its weights.
-    """
-    own = net.state_dict()
-    renamed = {_renamed(name): name for name in state}
-    loaded = [name for name in own
-              if name in renamed
-              and own[name].shape == state[renamed[name]].shape]
-    net.load_state_dict(
-        {name: state[renamed[name]] for name in loaded}, strict=False)
-    if "stages.conv2a.conv1.0.weight" in loaded:
-        _make_identity(net.stages["conv2a"].downsample)
-    return Loaded(
-        loaded, [name for name in own if name not in loaded],
-        [name for ours, name in renamed.items() if ours not in loaded])
-
-
-def _renamed(name: str) -> str:
-    """torchvision's name of a weight -> ours: layer2.1 is identity3b."""
-    layer, _, rest = name.partition(".")
-    if layer == "stem":
-        return f"stages.conv1.{rest}"
-    if not layer.startswith("layer"):
-        return name
-    block, _, rest = rest.partition(".")
-    kind = ("conv{}a", "identity{}b")[int(block)]
-    return f"stages.{kind.format(int(layer[5:]) + 1)}.{rest}"
-
-
-def _make_identity(shortcut: nn.Sequential) -> None:
-    conv, norm = shortcut
+    conv, norm = net.stages["conv2a"].downsample
     norm.reset_parameters()
     with torch.no_grad():
         nn.init.dirac_(conv.weight)
         norm.weight.fill_((1 + norm.eps) ** 0.5)  # what the norm divides by
+    net.load_state_dict(net.state_dict() | {
+        _renamed(name): value for name, value in state.items()
+        if not name.startswith("fc.")})
+
+
+def _renamed(name: str) -> str:
+    """torchvision's name of a weight -> ours: layer2.1 is identity3b."""
+    name = re.sub(r"^layer(\d)\.(\d)", lambda found: (
+        ("conv{}a", "identity{}b")[int(found[2])].format(int(found[1]) + 1)),
+        name)
+    return "stages." + re.sub(r"^stem\b", "conv1", name)

@@ -26,7 +26,7 @@ MERGES = {  # Eq. (18)
 
 
 class JSTAOutput(NamedTuple):
-    """What the models answer; of a part that they lack, None.
+    """The models' output; of a part that they lack, None.
 
     T' is t times the steps of a clip's map (4 for 8 frames), or t without.
     """
@@ -104,13 +104,14 @@ class ClipClassifier(nn.Module):
 
     def forward(self, clips: Tensor,
                 valid: Tensor | None = None) -> JSTAOutput:
-        """Answers to videos cut into clips; logits are means over clips.
+        """The output of videos in clips; logits are means over clips.
 
         clips: ``(B, t, L, 3, H, W)``; those of a batch run as one batch.
         valid: ``(B, t)``; False is padding, which never enters the network.
         """
+        padded = valid is not None
         valid = _real(clips, valid, "clips (B, t, L, 3, H, W)")
-        maps = self.backbone(clips[valid])
+        maps = self.backbone(clips[valid] if padded else clips.flatten(0, 1))
         blocks = [block for block in self.backbone.modules()
                   if isinstance(block, SpatialAttention)]
         x = reduce(maps, "n t c h w -> n c", "mean")
@@ -125,17 +126,21 @@ class ClipClassifier(nn.Module):
 
 def _real(x: Tensor, valid: Tensor | None, layout: str) -> Tensor:
     """`valid`, all by default; ValueError if the inputs are not as told."""
-    if valid is None:
-        valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    if (x.ndim != layout.count(",") + 1 or valid.shape != x.shape[:2]
-            or not valid[:, 0].all() or (valid[:, 1:] > valid[:, :-1]).any()):
+    # what is not given is not read, so that torch.export has no branch
+    if x.ndim != layout.count(",") + 1 or valid is not None and (
+            valid.shape != x.shape[:2] or not valid[:, 0].all()
+            or (valid[:, 1:] > valid[:, :-1]).any()):
         raise ValueError(f"give {layout} and valid (B, t), real clips first "
                          f"in each row; got {tuple(x.shape)} and {valid}")
+    if valid is None:
+        valid = x.new_ones(x.shape[:2], dtype=torch.bool)
     return valid
 
 
 def _spread(values: Tensor, valid: Tensor) -> Tensor:
     """``(N, ...)`` of the valid clips to ``(B, t, ...)``, zero elsewhere."""
+    if values.shape[0] == valid.numel():  # no clip is padding
+        return values.unflatten(0, valid.shape)
     full = values.new_zeros(*valid.shape, *values.shape[1:])
     full[valid] = values
     return full
@@ -177,9 +182,10 @@ class TemporalAttention(nn.Module):
                           nn.Linear(hidden, 2 * hidden), nn.Tanh())
             for _ in range(2))
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """beta ``(B, t)`` of x ``(B, t, D)``, both zero where not valid."""
-        mean = x.sum(1) / valid.sum(1, keepdim=True)
+        real = _real(x, valid, "features (B, t, D)")
+        mean = x.sum(1) / real.sum(1, keepdim=True)
         states = None if self.first is None else tuple(
             rearrange(mlp(mean), "b (way d) -> way b d", way=2).contiguous()
             for mlp in self.first)  # Eq. (22)
@@ -187,12 +193,15 @@ class TemporalAttention(nn.Module):
         h = MERGES[self.merge](*h.chunk(2, -1))  # Eq. (18)
         beta = self.score(h).squeeze(-1).sigmoid()  # Eq. (19)
         beta = beta if self.scale is None else self.scale * beta
-        return beta.masked_fill(~valid, -torch.inf).softmax(-1)  # Eq. (20)
+        return beta.masked_fill(~real, -torch.inf).softmax(-1)  # Eq. (20)
 
 
-def _recur(lstm: nn.LSTM, x: Tensor, valid: Tensor,
+def _recur(lstm: nn.LSTM, x: Tensor, valid: Tensor | None,
            states: tuple | None = None) -> tuple[Tensor, Tensor]:
     """States ``(B, t, H)`` of real clips, then zeros; the last ``(B, H)``."""
+    if valid is None:  # no clip is padding
+        h, (last, _) = lstm(x, states)
+        return h, last[-1]
     # packed, so that going back starts at each video's own last clip
     packed = pack_padded_sequence(
         x, valid.sum(1).cpu(), batch_first=True, enforce_sorted=False)
@@ -247,18 +256,18 @@ class TemporalClassifier(nn.Module):
         self.classify = last(inputs, classes)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> JSTAOutput:
-        """Answers to ``(B, t, D)``; valid ``(B, t)``, padding is False."""
-        valid = _real(x, valid, "features (B, t, D)")
-        x = x.masked_fill(~valid[..., None], 0)
+        """The output of ``(B, t, D)``; valid ``(B, t)``, padding is False."""
+        real = _real(x, valid, "features (B, t, D)")
+        x = x.masked_fill(~real[..., None], 0)
         y, weights = x, None
         if self.attention is not None:
             weights = self.attention(x, valid)
-            count = 1 if self.literal else valid.sum(1, keepdim=True)
+            count = 1 if self.literal else real.sum(1, keepdim=True)
             y = x * (weights * count)[..., None]
-        y = (self.merge(y, valid) if self.lstm is None
+        y = (self.merge(y, real) if self.lstm is None
              else _recur(self.lstm, y, valid)[1])
         return JSTAOutput(
-            self.classify(y), _spans(valid, 1, self.length), valid, x,
+            self.classify(y), _spans(real, 1, self.length), real, x,
             when=weights, weights=weights)
 
     def merge(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -283,8 +292,8 @@ class JSTA(nn.Module):
                 valid: Tensor | None = None) -> JSTAOutput:
         """As `ClipClassifier` does, with the temporal part's logits."""
         seen = self.spatial(clips, valid)
-        out = self.temporal(seen.features, seen.valid)
-        steps = len(seen.spans) // seen.valid.shape[1]
+        out = self.temporal(seen.features, valid)
+        steps = seen.spans.shape[0] // seen.valid.shape[1]
         if (when := out.weights) is not None:
             when = (when / steps).repeat_interleave(steps, 1)
         return out._replace(where=seen.where, when=when, spans=seen.spans)

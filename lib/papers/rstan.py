@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 class RSTANOutput(NamedTuple):
-    """What the model answers; without attention the maps are None."""
+    """The model's output; without attention the maps are None."""
 
     logits: Tensor  # (B, K) of each video's last step
     spans: Tensor  # (T, 2) frame i covers input frames [i, i + 1)
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         h_{t-1} ``(B, D)``. valid: broadcasts to the scores.
         """
         state = self.from_hidden(hidden)
-        state = state.view(len(state), *(1,) * (keys.ndim - 2), -1)
+        state = state.view(state.shape[0], *(1,) * (keys.ndim - 2), -1)
         score = self.score(torch.tanh(keys + state)).squeeze(-1)
         # not -inf: a window behind the video's end, where nothing is valid,
         # must not become NaN
@@ -146,7 +146,7 @@ class RSTAN(nn.Module):
     def forward(
         self, *features: Tensor, lengths: Tensor | None = None, head: int = 0
     ) -> RSTANOutput:
-        """Answers to cubes and vectors of each stream in turn.
+        """The output of cubes and vectors of each stream in turn.
 
         features: CV ``(B, T, C, h, w)`` and FC ``(B, T, D)`` of the first
             stream, then those of the second, Eq. (1).
@@ -156,9 +156,9 @@ class RSTAN(nn.Module):
         """
         cubes, vectors = features[::2], features[1::2]
         if (len(features) != 2 * len(self.streams)
-                or len({x.shape[:2] for x in features}) > 1
+                or any(x.shape[:2] != cubes[0].shape[:2] for x in features)
                 or {x.ndim for x in cubes} != {5}
-                or len({x.shape[3:] for x in cubes}) > 1):
+                or any(x.shape[3:] != cubes[0].shape[3:] for x in cubes)):
             raise ValueError(
                 f"{len(self.streams)} stream(s) of cubes (B, T, C, h, w) and "
                 f"vectors (B, T, D), not {[tuple(x.shape) for x in features]}")

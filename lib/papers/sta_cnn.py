@@ -1,17 +1,21 @@
 """STA-CNN: train on the surest snippets, look where motion and class are.
 
 Yang et al., IEEE Transactions on Image Processing 29, 2020. A video is a few
-snippets, one from each of its segments. Those whose prediction has the least
-entropy train the network (when); at the test they count more. A map from a
-second network, which has learned to predict flow, weighs the positions of the
-classifier's last feature map (where).
+snippets, one from each of its segments. In the order of this file:
+
+- when, Eq. (1), (2): the snippets whose prediction has the least entropy
+  train the network, as a temporal strategy `TS` selects them;
+- motion, Eq. (3), (4): a spatial attention network (SAN) learns to predict
+  flow from a pair of frames, so that its map shows what moves;
+- where, Eq. (5)-(9): a softmax over positions of the SAN's map, which class
+  scores train too, weighs the classifier's last map;
+- `STACNN`, one stream of the model, and its `loss`, Eq. (6), (10);
+- at test time, Eq. (11): sure snippets count more.
 
 Symbols: s_n a snippet of N, p(s_n) its prediction of C classes, H its entropy,
 alpha_n its confidence; F_n the classifier's last map, D x K x K; X_n that of
-the attention network (SAN, in sta_cnn_motion.py), A_n the attention map. Needs
-torch and einops only: copy the file.
+the SAN, A_n the attention map. Needs torch and einops only: copy the file.
 """
-
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,19 +25,6 @@ import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
-
-
-class STACNNOutput(NamedTuple):
-    """What the model answers; without spatial attention the last are None."""
-
-    logits: Tensor  # (B, C) mean over the selected snippets
-    spans: Tensor  # (N, 2) snippet i covers the input's step [i, i + 1)
-    snippets: Tensor  # (B, N, C) logits of every snippet
-    selected: Tensor  # (B, N) True where a snippet may train the network
-    confidence: Tensor  # (B, N) alpha_n
-    when: Tensor  # (B, N) alpha_n over their sum
-    where: Tensor | None = None  # (B, N, K, K) A_n, each sums to one
-    auxiliary: Tensor | None = None  # (B, N, C) the SAN's own class scores
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -82,6 +73,128 @@ class TS(NamedTuple):
         return mask.scatter(-1, surest, True).flatten(1)
 
 
+KERNELS = (7, 5, 5, 3, 3, 3)  # of each stage's first convolution
+
+
+class AttentionNetwork(nn.Module):
+    """The SAN f_san, Fig. 4: ten convolutions and six max-poolings.
+
+    Its layers are those of FlowNetSimple (Dosovitskiy et al., ICCV 2015).
+    Pairs of frames ``(n, 2, 3, H, W)`` in [0, 1] to features ``(n, M, h,
+    w)``: six stages, of two convolutions from the third on; a pooling after
+    each stage's first.
+
+    Args:
+        widths: channels of the stages; the last is M = `channels`.
+        poolings: how many stages halve the map, rounding up: six make 4 x 4
+            of 224 pixels; three leave 8 x 8 of 64.
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...] = (64, 128, 256, 512, 512, 1024),
+        poolings: int = 6,
+    ):
+        super().__init__()
+        if len(widths) != 6 or not 2 <= poolings <= 6:
+            raise ValueError(f"widths={widths}, poolings={poolings}: the six "
+                             "stages' channels, and from 2 to 6")
+        self.widths, self.poolings = widths, poolings
+        self.channels = widths[-1]
+        self.stages, inputs = nn.Sequential(), 6
+        for i, (outputs, kernel) in enumerate(
+                zip(widths, KERNELS, strict=True)):
+            stage = _conv(inputs, outputs, kernel)
+            if i < poolings:
+                stage.append(nn.MaxPool2d(2, ceil_mode=True))
+            if i >= 2:
+                stage += _conv(outputs, outputs, 3)
+            self.stages.add_module(f"conv{i + 1}", nn.Sequential(*stage))
+            inputs = outputs
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        if pairs.shape[1:3] != (2, 3) or not pairs.is_floating_point():
+            raise ValueError(f"{pairs.dtype} {tuple(pairs.shape)}: give pairs "
+                             "of frames (n, 2, 3, H, W) as floats in [0, 1]")
+        x = rearrange(pairs, "n t c h w -> n (t c) h w")
+        return self.stages(4 * x - 2)
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    """A convolution that keeps the size, and FlowNet's activation."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    # without batch norms, smaller weights lose the signal in ten layers
+    nn.init.kaiming_normal_(conv.weight, a=0.1)
+    nn.init.zeros_(conv.bias)
+    return [conv, nn.LeakyReLU(0.1)]
+
+
+class FlowPredictor(nn.Module):
+    """The SAN with its Expanded Part f_exp, Eq. (3).
+
+    To predict flow it must know where things move. Pairs ``(n, 2, 3, H, W)``
+    to the flow ``(n, 2, H/4, W/4)`` from the first frame to the second, in
+    pixels of the input frames, x first. Four convolutions; before each the
+    map is doubled (unpooling) until it is a quarter of the frame: four times
+    behind six poolings.
+
+        predictor = FlowPredictor(AttentionNetwork())
+        flow_loss(predictor(pairs), flow).backward()
+        STACNN(backbone, 1024, 101, side=7, san=predictor.san)
+    """
+
+    def __init__(self, san: AttentionNetwork):
+        super().__init__()
+        self.san = san
+        widths = [san.channels, *san.widths[3:0:-1]]
+        self.expand = nn.ModuleList(
+            nn.Sequential(*_conv(inputs, outputs, 3))
+            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True))
+        self.expand.append(nn.Conv2d(widths[-1], 2, 3, padding=1))
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        x = self.san(pairs)
+        for i, conv in enumerate(self.expand, 1):
+            # by sizes, not factors: poolings round up
+            share = 2 ** max(self.san.poolings - i, 2)
+            size = [-(-side // share) for side in pairs.shape[-2:]]
+            x = conv(F.interpolate(x, size=size))
+        return x
+
+
+def flow_loss(predicted: Tensor, flow: Tensor, *,
+              literal: bool = False) -> Tensor:
+    """Squared error beyond a tolerance theta, Eq. (4).
+
+    predicted: ``(n, 2, h, w)``. flow: ``(n, 2, H, W)``, the real one, which
+        is averaged to h x w. Both in pixels of the frames: theta = exp(-2
+        |f|) is one pixel where nothing moves and 0.14 where f is one. In
+        other units it is another loss; to predict zero costs nothing up to
+        0.43 pixels.
+    literal: as printed, the sum, and exp(-2 f), which forgives everything
+        that moves left or up. By default the mean, and |f|.
+    """
+    real = F.interpolate(flow, size=predicted.shape[-2:], mode="area")
+    theta = torch.exp(-2 * (real if literal else real.abs()))
+    beyond = F.relu((predicted - real).abs() - theta).square()
+    return beyond.sum() if literal else beyond.mean()
+
+
+class ClassScores(nn.Module):
+    """The SAN's own class scores ``(n, C)`` of X_n ``(n, M, K, K)``, Eq. (5).
+
+    Global average pooling and a linear layer without bias. Eq. (5) prints the
+    sum over positions (`literal`), K^2 times the average of the text.
+    """
+
+    def __init__(self, channels: int, classes: int, literal: bool):
+        super().__init__()
+        self.pooling = "sum" if literal else "mean"
+        self.weight = nn.Linear(channels, classes, bias=False)  # w_c
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight(reduce(x, "n m h w -> n m", self.pooling))
+
+
 class SpatialAttentionLayer(nn.Module):
     """A_n ``(n, K, K)`` from X_n ``(n, M, K, K)``, Eq. (7), (8).
 
@@ -103,22 +216,6 @@ class SpatialAttentionLayer(nn.Module):
         return a.flatten(1).softmax(-1).view_as(a)  # Eq. (8)
 
 
-class ClassScores(nn.Module):
-    """The SAN's own class scores ``(n, C)`` of X_n ``(n, M, K, K)``, Eq. (5).
-
-    Global average pooling and a linear layer without bias. Eq. (5) prints the
-    sum over positions (`literal`), K^2 times the average of the text.
-    """
-
-    def __init__(self, channels: int, classes: int, literal: bool):
-        super().__init__()
-        self.pooling = "sum" if literal else "mean"
-        self.weight = nn.Linear(channels, classes, bias=False)  # w_c
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight(reduce(x, "n m h w -> n m", self.pooling))
-
-
 def weighted_pooling(maps: Tensor, where: Tensor, *,
                      literal: bool = False) -> Tensor:
     """f ``(n, D)``: F_n ``(n, D, K, K)`` weighted by A_n, Eq. (9).
@@ -128,6 +225,19 @@ def weighted_pooling(maps: Tensor, where: Tensor, *,
     """
     pooled = einsum(maps, where, "n d h w, n h w -> n d")
     return pooled / where[0].numel() if literal else pooled
+
+
+class STACNNOutput(NamedTuple):
+    """The model's output; without spatial attention the last are None."""
+
+    logits: Tensor  # (B, C) mean over the selected snippets
+    spans: Tensor  # (N, 2) snippet i covers the input's step [i, i + 1)
+    snippets: Tensor  # (B, N, C) logits of every snippet
+    selected: Tensor  # (B, N) True where a snippet may train the network
+    confidence: Tensor  # (B, N) alpha_n
+    when: Tensor  # (B, N) alpha_n over their sum
+    where: Tensor | None = None  # (B, N, K, K) A_n, each sums to one
+    auxiliary: Tensor | None = None  # (B, N, C) the SAN's own class scores
 
 
 class STACNN(nn.Module):
@@ -168,11 +278,11 @@ class STACNN(nn.Module):
 
     def forward(self, x: Tensor, ts: TS | None = None, *,
                 two_pass: bool = True) -> STACNNOutput:
-        """Answers to snippets, and which of them may train.
+        """The output of snippets, and which of them may train.
 
         x: ``(B, N, C, H, W)`` frames or stacks of flow, or ``(B, N, 2, 3, H,
             W)`` pairs of frames; of a pair the classifier sees the first.
-        ts: selects the snippets of `logits`; None, as at the test, is all.
+        ts: selects the snippets of `logits`; None, as at test time, is all.
         two_pass: first look at all snippets in eval mode without gradients,
             then at the selected ones with them: the memory is theirs alone.
             In one pass the others sway the statistics of batch norms.
@@ -200,8 +310,9 @@ class STACNN(nn.Module):
             y if y is None else y.unflatten(0, x.shape[:2]) for y in seen)
         snippets, alpha = self.classify(self.dropout(f)), confidence(h)
         step = torch.arange(x.shape[1], device=x.device)
+        chosen = snippets if ts.top == ts.size else _chosen(snippets, selected)
         return STACNNOutput(
-            _chosen(snippets, selected).mean(1),
+            chosen.mean(1),
             torch.stack((step, step + 1), -1), snippets, selected, alpha,
             alpha / alpha.sum(1, keepdim=True), where, auxiliary)
 
@@ -298,102 +409,3 @@ def weighted(snippets: Tensor, top: int = 15, *,
     alpha = confidence(h, floor) * TS(1, n, min(top, n)).select(h)
     alpha = alpha / alpha.sum(1, keepdim=True)
     return einsum(alpha, p, "b n, b n c -> b c")
-
-KERNELS = (7, 5, 5, 3, 3, 3)  # of each stage's first convolution
-
-
-def _conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """A convolution that keeps the size, and FlowNet's activation."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-    # without batch norms, smaller weights lose the signal in ten layers
-    nn.init.kaiming_normal_(conv.weight, a=0.1)
-    nn.init.zeros_(conv.bias)
-    return [conv, nn.LeakyReLU(0.1)]
-
-
-class AttentionNetwork(nn.Module):
-    """The SAN f_san: ten convolutions and six max-poolings.
-
-    Pairs of frames ``(n, 2, 3, H, W)`` in [0, 1] to features ``(n, M, h,
-    w)``: six stages, of two convolutions from the third on; a pooling after
-    each stage's first.
-
-    Args:
-        widths: channels of the stages; the last is M = `channels`.
-        poolings: how many stages halve the map, rounding up: six make 4 x 4
-            of 224 pixels; three leave 8 x 8 of 64.
-    """
-
-    def __init__(
-        self, widths: tuple[int, ...] = (64, 128, 256, 512, 512, 1024),
-        poolings: int = 6,
-    ):
-        super().__init__()
-        if len(widths) != 6 or not 2 <= poolings <= 6:
-            raise ValueError(f"widths={widths}, poolings={poolings}: the six "
-                             "stages' channels, and from 2 to 6")
-        self.widths, self.poolings = widths, poolings
-        self.channels = widths[-1]
-        self.stages, inputs = nn.Sequential(), 6
-        for i, (outputs, kernel) in enumerate(
-                zip(widths, KERNELS, strict=True)):
-            stage = _conv(inputs, outputs, kernel)
-            if i < poolings:
-                stage.append(nn.MaxPool2d(2, ceil_mode=True))
-            if i >= 2:
-                stage += _conv(outputs, outputs, 3)
-            self.stages.add_module(f"conv{i + 1}", nn.Sequential(*stage))
-            inputs = outputs
-
-    def forward(self, pairs: Tensor) -> Tensor:
-        if pairs.shape[1:3] != (2, 3) or not pairs.is_floating_point():
-            raise ValueError(f"{pairs.dtype} {tuple(pairs.shape)}: give pairs "
-                             "of frames (n, 2, 3, H, W) as floats in [0, 1]")
-        x = rearrange(pairs, "n t c h w -> n (t c) h w")
-        return self.stages(4 * x - 2)
-
-
-class FlowPredictor(nn.Module):
-    """The SAN with its Expanded Part f_exp, sta_cnn Eq. (3).
-
-    Pairs ``(n, 2, 3, H, W)`` to the flow ``(n, 2, H/4, W/4)`` from the first
-    frame to the second, in pixels of the input frames, x first. Four
-    convolutions; before each the map is doubled (unpooling) until it is a
-    quarter of the frame: four times behind six poolings.
-    """
-
-    def __init__(self, san: AttentionNetwork):
-        super().__init__()
-        self.san = san
-        widths = [san.channels, *san.widths[3:0:-1]]
-        self.expand = nn.ModuleList(
-            nn.Sequential(*_conv(inputs, outputs, 3))
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True))
-        self.expand.append(nn.Conv2d(widths[-1], 2, 3, padding=1))
-
-    def forward(self, pairs: Tensor) -> Tensor:
-        x = self.san(pairs)
-        for i, conv in enumerate(self.expand, 1):
-            # by sizes, not factors: poolings round up
-            share = 2 ** max(self.san.poolings - i, 2)
-            size = [-(-side // share) for side in pairs.shape[-2:]]
-            x = conv(F.interpolate(x, size=size))
-        return x
-
-
-def flow_loss(predicted: Tensor, flow: Tensor, *,
-              literal: bool = False) -> Tensor:
-    """Squared error beyond a tolerance theta, sta_cnn Eq. (4).
-
-    predicted: ``(n, 2, h, w)``. flow: ``(n, 2, H, W)``, the real one, which
-        is averaged to h x w. Both in pixels of the frames: theta = exp(-2
-        |f|) is one pixel where nothing moves and 0.14 where f is one. In
-        other units it is another loss; an answer of zero costs nothing up
-        to 0.43 pixels.
-    literal: as printed, the sum, and exp(-2 f), which forgives everything
-        that moves left or up. By default the mean, and |f|.
-    """
-    real = F.interpolate(flow, size=predicted.shape[-2:], mode="area")
-    theta = torch.exp(-2 * (real if literal else real.abs()))
-    beyond = F.relu((predicted - real).abs() - theta).square()
-    return beyond.sum() if literal else beyond.mean()

@@ -1,14 +1,20 @@
 """STA networks: one small module that gates frames and channels of a 3D CNN.
 
-Li et al., IEEE Transactions on Multimedia, 2020. The module, its two halves
-and the paper's rivals map a feature map to the same size; lib/papers/sta_networks.py
-puts them into the blocks of a 3D CNN. `STAClassifier` runs such a network on
-clips, averages their logits, and answers with the last module's gates.
+Li et al., IEEE Transactions on Multimedia, 2020. In the order of this file:
+
+- the module and its two halves, Eq. (1)-(7): feature maps to the same size;
+- the paper's rivals, squeeze-and-excitation and STC; `MODULES` names all;
+- `insert` puts modules into the blocks of a 3D CNN; `dead_share` counts those
+  that have stopped;
+- `STAClassifier` runs such a network on clips, averages their logits, and
+  hands out the last module's gates; `loss`;
+- MARS (Crasto et al., CVPR 2019), streams that Tables I and II put modules
+  into: `mimic_loss` trains one on RGB to have a flow stream's features, so
+  that flow is needed for training alone; `fuse` joins streams.
 
 Symbols: X a feature map (B, c, l, h, w) of c channels and l steps, W its
 gates, Y = W X. Needs torch and einops only: copy the file.
 """
-
 
 import copy
 import re
@@ -62,6 +68,17 @@ class Gated(nn.Module):
         raise NotImplementedError
 
 
+def _start_open(squeeze: list[nn.Module], last: nn.Module) -> None:
+    """Means, and one, before the ReLU; gates of sigmoid(OPEN) after it."""
+    squeeze = [layer for layer in squeeze if hasattr(layer, "weight")]
+    with torch.no_grad():
+        for layer in squeeze:
+            layer.weight.fill_(1 / layer.weight.numel())
+            layer.bias.fill_(float(layer is squeeze[-1]))
+        last.weight.zero_()
+        last.bias.fill_(OPEN)
+
+
 class TemporalAttention(Gated):
     """A gate for each step, T_t of Eq. (1): TA of Table VII.
 
@@ -102,17 +119,6 @@ class TemporalAttention(Gated):
         return self.conv2(self.relu(z)).sigmoid()
 
 
-class STA(TemporalAttention):
-    """A gate for each step and channel, Eq. (5), (6): the paper's module.
-
-    As `TemporalAttention`, but Conv2 also resumes the c channels. Conv1 is P
-    of Eq. (5) and, as the paper moves it there, S_s of Eq. (6).
-    c (h w + 4) + 5 parameters (Table IV).
-    """
-
-    per_channel = True
-
-
 class ChannelAttention(Gated):
     """A gate for each channel, T_s of Eq. (3): "spatial attention", SA.
 
@@ -136,6 +142,17 @@ class ChannelAttention(Gated):
         """Eq. (3) behind Eq. (4)."""
         z = rearrange(self.conv1(x), "b 1 1 1 1 -> b 1 1")
         return self.conv2(self.relu(z)).sigmoid()
+
+
+class STA(TemporalAttention):
+    """A gate for each step and channel, Eq. (5), (6): the paper's module.
+
+    As `TemporalAttention`, but Conv2 also resumes the c channels. Conv1 is P
+    of Eq. (5) and, as the paper moves it there, S_s of Eq. (6).
+    c (h w + 4) + 5 parameters (Table IV).
+    """
+
+    per_channel = True
 
 
 class SqueezeExcitation(Gated):
@@ -192,119 +209,6 @@ MODULES = {"sta": STA, "ta": TemporalAttention, "sa": ChannelAttention,
            "se": SqueezeExcitation, "stc": ChannelCorrelation}
 
 
-def _start_open(squeeze: list[nn.Module], last: nn.Module) -> None:
-    """Means, and one, before the ReLU; gates of sigmoid(OPEN) after it."""
-    squeeze = [layer for layer in squeeze if hasattr(layer, "weight")]
-    with torch.no_grad():
-        for layer in squeeze:
-            layer.weight.fill_(1 / layer.weight.numel())
-            layer.bias.fill_(float(layer is squeeze[-1]))
-        last.weight.zero_()
-        last.bias.fill_(OPEN)
-
-
-class STAOutput(NamedTuple):
-    """What the classifier answers; what its modules do not tell is None.
-
-    T' is t clips times the l steps of the last module's map, or t without.
-    """
-
-    logits: Tensor  # (B, K) the video's: means over its clips
-    spans: Tensor  # (T', 2) the frames [start, end) of each step
-    valid: Tensor  # (B, t) False where a clip is padding
-    clips: Tensor  # (B, t, K) each clip's logits, zero for padding
-    features: Tensor  # (B, t, D) the map's mean, zero for padding
-    when: Tensor | None = None  # (B, T') the gates, averaged over channels
-    what: Tensor | None = None  # (B, c) the gates, averaged over steps
-    gates: Tensor | None = None  # (B, c or 1, T' or t) W, zero for padding
-
-
-class STAClassifier(nn.Module):
-    """A 3D CNN on each clip, with modules inside or without.
-
-    Args:
-        backbone: maps clips ``(N, L, 3, H, W)`` to ``(N, T, channels, h, w)``.
-        length: L, to cut whole videos into clips; None: a video is one clip.
-        dropout: before the last layer, as P3D has it.
-    """
-
-    def __init__(self, backbone: nn.Module, channels: int, classes: int, *,
-                 length: int | None = None, dropout: float = 0.0):
-        super().__init__()
-        self.backbone, self.length = backbone, length
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(channels, classes)
-
-    def forward(self, clips: Tensor,
-                valid: Tensor | None = None) -> STAOutput:
-        """Answers to videos; logits are means over their clips.
-
-        clips: ``(B, t, L, 3, H, W)``; or videos ``(B, n, 3, H, W)``, here cut
-            into floor(n / L) clips that do not overlap.
-        valid: ``(B, t)``; False is padding, which never enters the network.
-        """
-        if clips.ndim == 5:
-            length = self.length or clips.shape[1]
-            whole = clips.shape[1] // length * length
-            clips = clips[:, :whole].unflatten(1, (-1, length))
-        valid = _real(clips, valid)
-        gated = [module for module in self.backbone.modules()
-                 if isinstance(module, Gated)]
-        seen = []
-        for module in gated:
-            module.record = seen
-        try:
-            maps = self.backbone(clips[valid])
-        finally:
-            for module in gated:
-                module.record = None
-        x = reduce(maps, "n t c h w -> n c", "mean")
-        each = _spread(self.classify(self.dropout(x)), valid)
-        count, steps, told = valid.sum(1, keepdim=True), 1, {}
-        if seen:
-            module, gates = seen[-1]
-            gates = _spread(gates, valid)  # (B, t, c or 1, l or 1)
-            steps = gates.shape[-1]
-            told["gates"] = rearrange(gates, "b t c l -> b c (t l)")
-            if module.per_step:
-                told["when"] = reduce(gates, "b t c l -> b (t l)", "mean")
-            if module.per_channel:
-                told["what"] = gates.sum((1, 3)) / (count * steps)
-        return STAOutput(
-            each.sum(1) / count, _spans(valid, steps, clips.shape[2]), valid,
-            each, _spread(x, valid), **told)
-
-
-def _real(clips: Tensor, valid: Tensor | None) -> Tensor:
-    """`valid`, all by default; ValueError if the inputs are not as told."""
-    if valid is None:
-        valid = torch.ones(
-            clips.shape[:2], dtype=torch.bool, device=clips.device)
-    if (clips.ndim != 6 or valid.shape != clips.shape[:2]
-            or not valid.any(1).all()):
-        raise ValueError("give clips (B, t, L, 3, H, W) or videos (B, n, 3, "
-                         "H, W) of L frames or more, and valid (B, t) with a "
-                         "real clip in each row; got "
-                         f"{tuple(clips.shape)} and {valid}")
-    return valid
-
-
-def _spread(values: Tensor, valid: Tensor) -> Tensor:
-    """``(N, ...)`` of the valid clips to ``(B, t, ...)``, zero elsewhere."""
-    full = values.new_zeros(*valid.shape, *values.shape[1:])
-    full[valid] = values
-    return full
-
-
-def _spans(valid: Tensor, steps: int, length: int) -> Tensor:
-    edges = torch.arange(valid.shape[1] * steps + 1, device=valid.device)
-    return torch.stack((edges[:-1], edges[1:]), -1) * length // steps
-
-
-def loss(output: STAOutput, label: Tensor) -> dict[str, Tensor]:
-    """Cross entropy of the video's logits with `label` ``(B,)``."""
-    return {"loss": F.cross_entropy(output.logits, label)}
-
 PLACES = {  # Table VIII: the blocks of stages conv2 and conv5
     "early": r"(stages\.)?(layer1\.\d+|(conv|identity)2[ab])",
     "late": r"(stages\.)?(layer4\.\d+|(conv|identity)5[ab])",
@@ -322,8 +226,8 @@ def insert(net: nn.Module, clip: Tensor, make: Callable[..., nn.Module],
 
     Args:
         clip: what `net` takes, of the size that it will get.
-        make: called as make(c, (l, h, w)), the size of each block's map;
-            `sta.STA`, or one of `sta.MODULES`.
+        make: called as make(c, (l, h, w)), the size of each block's map:
+            `STA`, or another of `MODULES`.
         at: "early" or "late" (Table VIII), by the names that ResNets have or
             the network's own `places`; or a list of its modules' names.
         order: "pre_sum" (Fig. 4) gates a block's residual branch, behind its
@@ -366,19 +270,29 @@ def insert(net: nn.Module, clip: Tensor, make: Callable[..., nn.Module],
     return added
 
 
-@cache
-def _attended(kind: type[nn.Module]) -> type[nn.Module]:
-    """A class of modules that hand their output to their `attention`.
+class _Attended:
+    """Mixed into a module's class: its output goes to its `attention`.
 
     Not a forward hook: torch.compile does not look for new hooks, and would
     run a network with modules by the code of one without.
     """
-    class Attended(kind):
-        def forward(self, *inputs):
-            return self.attention(kind.forward(self, *inputs))
 
-    Attended.__name__ = f"Attended{kind.__name__}"
-    return Attended
+    def forward(self, *inputs):
+        return self.attention(super().forward(*inputs))
+
+    def __reduce__(self):
+        # pickle finds no class that was made at run time: torch.save needs it
+        return _empty, (type(self).__bases__[1],), self.__dict__
+
+
+@cache
+def _attended(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(f"Attended{kind.__name__}", (_Attended, kind), {})
+
+
+def _empty(kind: type[nn.Module]) -> nn.Module:
+    """What pickle and copy fill with a module's state."""
+    return nn.Module.__new__(_attended(kind))
 
 
 def _blocks(net: nn.Module, at: str | Iterable[str]) -> list[str]:
@@ -408,7 +322,7 @@ def dead_share(net: nn.Module, *inputs: Tensor) -> dict[str, float]:
 
     There its gates are sigmoid(bias), whatever the clip, and what lies
     before the ReLU learns nothing. Runs `net(*inputs)` in its current mode;
-    the inserted modules must have a `relu`, as those of lib/papers/sta_networks.py do.
+    the inserted modules must have a `relu`, as those of `MODULES` do.
     """
     found, hooks = {}, []
     for name, module in net.named_modules():
@@ -426,14 +340,120 @@ def dead_share(net: nn.Module, *inputs: Tensor) -> dict[str, float]:
     return found
 
 
-def mimic_loss(output: NamedTuple, flow: NamedTuple, label: Tensor,
+class STAOutput(NamedTuple):
+    """The classifier's output; what its modules do not tell is None.
+
+    T' is t clips times the l steps of the last module's map, or t without.
+    """
+
+    logits: Tensor  # (B, K) the video's: means over its clips
+    spans: Tensor  # (T', 2) the frames [start, end) of each step
+    valid: Tensor  # (B, t) False where a clip is padding
+    clips: Tensor  # (B, t, K) each clip's logits, zero for padding
+    features: Tensor  # (B, t, D) the map's mean, zero for padding
+    when: Tensor | None = None  # (B, T') the gates, averaged over channels
+    what: Tensor | None = None  # (B, c) the gates, averaged over steps
+    gates: Tensor | None = None  # (B, c or 1, T' or t) W, zero for padding
+
+
+class STAClassifier(nn.Module):
+    """A 3D CNN on each clip, with modules inside or without.
+
+    Args:
+        backbone: maps clips ``(N, L, 3, H, W)`` to ``(N, T, channels, h, w)``.
+        length: L, to cut whole videos into clips; None: a video is one clip.
+        dropout: before the last layer, as P3D has it.
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int, classes: int, *,
+                 length: int | None = None, dropout: float = 0.0):
+        super().__init__()
+        self.backbone, self.length = backbone, length
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(channels, classes)
+
+    def forward(self, clips: Tensor,
+                valid: Tensor | None = None) -> STAOutput:
+        """The output of videos; logits are means over their clips.
+
+        clips: ``(B, t, L, 3, H, W)``; or videos ``(B, n, 3, H, W)``, here cut
+            into floor(n / L) clips that do not overlap.
+        valid: ``(B, t)``; False is padding, which never enters the network.
+        """
+        if clips.ndim == 5:
+            length = self.length or clips.shape[1]
+            whole = clips.shape[1] // length * length
+            clips = clips[:, :whole].unflatten(1, (-1, length))
+        padded, valid = valid is not None, _real(clips, valid)
+        gated = [module for module in self.backbone.modules()
+                 if isinstance(module, Gated)]
+        seen = []
+        for module in gated:
+            module.record = seen
+        try:
+            maps = self.backbone(
+                clips[valid] if padded else clips.flatten(0, 1))
+        finally:
+            for module in gated:
+                module.record = None
+        x = reduce(maps, "n t c h w -> n c", "mean")
+        each = _spread(self.classify(self.dropout(x)), valid)
+        count, steps, told = valid.sum(1, keepdim=True), 1, {}
+        if seen:
+            module, gates = seen[-1]
+            gates = _spread(gates, valid)  # (B, t, c or 1, l or 1)
+            steps = gates.shape[-1]
+            told["gates"] = rearrange(gates, "b t c l -> b c (t l)")
+            if module.per_step:
+                told["when"] = reduce(gates, "b t c l -> b (t l)", "mean")
+            if module.per_channel:
+                told["what"] = gates.sum((1, 3)) / (count * steps)
+        return STAOutput(
+            each.sum(1) / count, _spans(valid, steps, clips.shape[2]), valid,
+            each, _spread(x, valid), **told)
+
+
+def _real(clips: Tensor, valid: Tensor | None) -> Tensor:
+    """`valid`, all by default; ValueError if the inputs are not as told."""
+    # what is not given is not read, so that torch.export has no branch
+    if (clips.ndim != 6 or not clips.shape[1] or valid is not None and (
+            valid.shape != clips.shape[:2] or not valid.any(1).all())):
+        raise ValueError("give clips (B, t, L, 3, H, W) or videos (B, n, 3, "
+                         "H, W) of L frames or more, and valid (B, t) with a "
+                         "real clip in each row; got "
+                         f"{tuple(clips.shape)} and {valid}")
+    if valid is None:
+        valid = clips.new_ones(clips.shape[:2], dtype=torch.bool)
+    return valid
+
+
+def _spread(values: Tensor, valid: Tensor) -> Tensor:
+    """``(N, ...)`` of the valid clips to ``(B, t, ...)``, zero elsewhere."""
+    if values.shape[0] == valid.numel():  # no clip is padding
+        return values.unflatten(0, valid.shape)
+    full = values.new_zeros(*valid.shape, *values.shape[1:])
+    full[valid] = values
+    return full
+
+
+def _spans(valid: Tensor, steps: int, length: int) -> Tensor:
+    edges = torch.arange(valid.shape[1] * steps + 1, device=valid.device)
+    return torch.stack((edges[:-1], edges[1:]), -1) * length // steps
+
+
+def loss(output: STAOutput, label: Tensor) -> dict[str, Tensor]:
+    """Cross entropy of the video's logits with `label` ``(B,)``."""
+    return {"loss": F.cross_entropy(output.logits, label)}
+
+
+def mimic_loss(output: STAOutput, flow: STAOutput, label: Tensor,
                alpha: float = 50.0) -> dict[str, Tensor]:
     """Cross entropy plus `alpha` times the distance to a flow stream.
 
-    `output` and `flow` are two `sta.STAClassifier`s' answers to the same
-    clips, the second a trained flow stream's, which gets no gradient. The
-    distance is the mean square between their features, the means over the
-    last map; alpha as in the released code.
+    `output` and `flow` are of two `STAClassifier`s on the same clips, the
+    second of a trained flow stream, which gets no gradient. The distance is
+    the mean square between their features, the means over the last map;
+    alpha as in the released code.
 
     Raises:
         ValueError: if the two streams saw different clips or differ in width.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 class WhereAndWhenOutput(NamedTuple):
-    """What the model answers; a part that is switched off is None."""
+    """The model's output; a part that is switched off is None."""
 
     logits: Tensor  # (B, K) what
     where: Tensor | None  # (B, n, h, w) the masks M_i, in (0, 1)
@@ -47,8 +47,7 @@ class SaliencyMask(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = self.layers(rearrange(x, "b n c h w -> (b n) c h w"))
-        return rearrange(mask, "(b n) 1 h w -> b n 1 h w", b=len(x))
+        return self.layers(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def conv_bn_relu(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
@@ -109,8 +108,8 @@ class ConvLSTMCell(nn.Module):
 
     def project(self, frames: Tensor) -> Tensor:
         """``(B, n, C, h, w) -> (B, n, 4D, h, w)``."""
-        gates = self.from_input(rearrange(frames, "b n c h w -> (b n) c h w"))
-        return rearrange(gates, "(b n) d h w -> b n d h w", b=len(frames))
+        gates = self.from_input(frames.flatten(0, 1))
+        return gates.unflatten(0, frames.shape[:2])
 
     def forward(
         self, projected: Tensor, hidden: Tensor, cell: Tensor

@@ -1,8 +1,10 @@
 """Scores of boxes and segments under their true names, and what is free.
 
 Boxes are `x1 y1 x2 y2` in pixels with exclusive `x2 y2`, a row of NaN where
-there is none; segments are `[start, end)` in seconds. A localisation score
-belongs beside those of the trivial answers at the end of this file.
+there is none; segments are `[start, end)` in seconds. In the order of this
+file: overlaps and scores; the trivial answers, beside whose scores a score
+belongs; and what a model's `where` and `when` give, boxes out of maps and
+segments out of weights.
 """
 
 
@@ -137,7 +139,6 @@ def temporal_map(
     alpha: float,
     *,
     ambiguous: Sequence[Tensor] | None = None,
-    nms: float | None = None,
 ) -> MeanAP:
     """Temporal mAP at tIoU `alpha` over whole videos (THUMOS14).
 
@@ -145,9 +146,8 @@ def temporal_map(
     their labels (K,) or the one label of all. By falling score a detection
     takes the free truth of its class that it overlaps most; it hits if that
     tIoU >= `alpha`, and every second detection of a truth is a miss. A miss
-    that touches an `ambiguous` segment (A, 2) of its video does not count.
-    `nms` first drops what has a tIoU above it with a better one of its class;
-    R-C3D and S-CNN evaluate with `alpha - 0.1`. AP as `average_precision`.
+    that touches an `ambiguous` segment (A, 2) of its video does not count. AP
+    as `average_precision`.
     (In the THUMOS toolkit truths choose detections, and tIoU must exceed
     alpha; an older version of it takes 11-point AP.)
     """
@@ -177,9 +177,6 @@ def temporal_map(
             if not own.any():
                 continue
             segments, score = _ranked(found.segments[own], found.scores[own])
-            if nms is not None:
-                keep = temporal_nms(segments, score, nms)
-                segments, score = segments[keep], score[keep]
             hit = _match(segments, true[mine], alpha)
             touch = temporal_iou(segments[:, None], unsure[None]) > 0
             counts = hit | ~touch.any(1)
@@ -208,20 +205,6 @@ def _match(segments: Tensor, true: Tensor, alpha: float) -> Tensor:
             hits[i] = True
             overlaps[:, best] = 0  # taken
     return hits
-
-
-def temporal_nms(segments: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Indices, by falling score, of the segments (M, 2) that are kept.
-
-    One is dropped if its tIoU with a kept one of higher score is above
-    `threshold`.
-    """
-    overlaps = temporal_iou(segments[:, None], segments[None])
-    kept: list[int] = []
-    for i in scores.argsort(descending=True, stable=True).tolist():
-        if not (overlaps[i, kept] > threshold).any():
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long)
 
 
 def released_recall(predicted: Tensor, true: Tensor) -> Tensor:
@@ -306,6 +289,9 @@ def _check_alpha(alpha: float) -> None:
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1]; got {alpha}")
 
+
+# Two recipes each for Where-and-When (Meng et al., ICLR 2019 submission):
+# "paper" is what section 4.2 says, "released" what the released scripts do.
 BOXES = {
     "paper": {"stretch": False, "threshold": 0.5, "largest": False},
     "released": {"stretch": True, "threshold": 200 / 255, "largest": True},
@@ -318,7 +304,7 @@ SEGMENTS = {
 }
 
 
-def stretch(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+def _stretch(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Shift and scale to [0, 1] over `dims`; a constant becomes zero."""
     low, high = x.amin(dims, keepdim=True), x.amax(dims, keepdim=True)
     return (x - low) / (high - low).clamp_min(1e-12)
@@ -338,20 +324,20 @@ def boxes_from_maps(
     Raises:
         ValueError: for an unknown recipe.
     """
-    settings = pick(BOXES, recipe)
+    settings = _pick(BOXES, recipe)
     # float64: a map of exactly the threshold must not fall below by rounding
     maps = F.interpolate(
         where.double(), size=size, mode="bilinear", align_corners=False
     )
     if settings["stretch"]:
-        maps = stretch(maps, (-2, -1))
+        maps = _stretch(maps, (-2, -1))
     inside = maps >= settings["threshold"] - 1e-9
     if settings["largest"]:
         inside = largest_region(inside)
     return tight_boxes(inside)
 
 
-def largest_region(inside: Tensor) -> Tensor:
+def _largest_region(inside: Tensor) -> Tensor:
     """Keep the largest 8-connected region of each mask ``(..., H, W)``."""
     flat = inside.flatten(0, -3).numpy()
     kept = np.zeros_like(flat)
@@ -375,9 +361,9 @@ def segments_from_weights(
     Raises:
         ValueError: for an unknown recipe.
     """
-    settings = pick(SEGMENTS, recipe)
+    settings = _pick(SEGMENTS, recipe)
     if settings["stretch"]:
-        above = stretch(when, (-1,)) >= settings["threshold"]
+        above = _stretch(when, (-1,)) >= settings["threshold"]
     else:
         above = when >= settings["threshold"] / when.shape[-1]
     found = []
@@ -393,8 +379,7 @@ def segments_from_weights(
     return found
 
 
-def pick(recipes: dict[str, dict], name: str) -> dict:
-    """The settings of a recipe; a ValueError lists those that there are."""
+def _pick(recipes: dict[str, dict], name: str) -> dict:
     if name not in recipes:
         raise ValueError(f"recipe {name!r}: choose one of {list(recipes)}")
     return recipes[name]

@@ -2,9 +2,9 @@
 
 An attention score means little alone, so each comes as a `Score` beside its
 chance level: what attention spread evenly over the same frames would get.
+`attention_scores` gives all that a model's output and the truth allow.
 Inputs are CPU tensors; boxes and segments are scored in `localisation.py`.
 """
-
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from lib.data import sampling
 
 
 class Score(NamedTuple):
@@ -25,7 +23,11 @@ class Score(NamedTuple):
     n: int
 
 
-def _hits(logits: Tensor, label: Tensor, k: int) -> Tensor:
+def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
+    """Share of videos whose true class is among the `k` highest logits.
+
+    `logits` (N, K), `label` (N,). A tie with the true class counts as lost.
+    """
     if logits.ndim != 2 or label.shape != logits.shape[:1]:
         raise ValueError(
             "logits must be (N, K) and label (N,); got "
@@ -39,22 +41,7 @@ def _hits(logits: Tensor, label: Tensor, k: int) -> Tensor:
     # "not below" instead of "above": ties and NaN count against the model,
     # so that constant or broken logits cannot score by accident
     rank = (~(logits < own)).sum(1)
-    return rank <= k
-
-
-def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
-    """Share of videos whose true class is among the `k` highest logits.
-
-    `logits` (N, K), `label` (N,). A tie with the true class counts as lost.
-    """
-    return _hits(logits, label, k).double().mean().item()
-
-
-def mean_class_accuracy(logits: Tensor, label: Tensor) -> float:
-    """Top-1 accuracy of each class that occurs in `label`, averaged."""
-    hits = _hits(logits, label, 1).double()
-    per_class = [hits[label == c].mean() for c in label.unique()]
-    return torch.stack(per_class).mean().item()
+    return (rank <= k).double().mean().item()
 
 
 def video_and_clip_accuracy(clips: Tensor, valid: Tensor,
@@ -66,8 +53,8 @@ def video_and_clip_accuracy(clips: Tensor, valid: Tensor,
     (N, t) says that a clip is padding, `label` (N,).
     """
     every = label[:, None].expand_as(valid)
-    return {"video": topk_accuracy(sampling.sum(1), label),
-            "clip": topk_accuracy(sampling[valid], every[valid])}
+    return {"video": topk_accuracy(clips.sum(1), label),
+            "clip": topk_accuracy(clips[valid], every[valid])}
 
 
 def expand(values: Tensor, spans: Tensor, frames: int) -> Tensor:
@@ -232,6 +219,70 @@ def _check(name: str, values: Tensor) -> None:
         )
 
 
+def attention_scores(outputs: Mapping[str, Any], truth: Mapping[str, Any],
+                     frames: int) -> dict[str, float]:
+    """How a model's `where` and `when` agree with the true answers.
+
+    outputs: of `predict`: `where` (B, T', H', W'), `when` (B, T') and
+        `spans`; what is not there, or None, is not scored.
+    truth: columns of the same videos, of `frames` frames: `mask` (B, T, H,
+        W), `relevant` (B, T) and `main_actor` (B texts) if there are any.
+
+    - `where`: share of the maps on the actor, `point`: how often their
+      maximum is on the actor, both in the relevant frames alone;
+    - `when`: share of the weights on the relevant frames of the whole video;
+    - `side`: how often most of `where` is on the side of the main actor,
+      where that is "left" or "right"; a tie is lost.
+
+    Beside each stands `... chance`, of an attention that is the same
+    everywhere (of `side`: of always the more frequent side), beside `where`
+    and `point` also `... centre`, of always looking at the middle, and
+    beside all three `... true`, of the truth at the resolution of the maps
+    and steps. NaN where no frame or video counts.
+    """
+    found: dict[str, float] = {}
+    where, when = outputs.get("where"), outputs.get("when")
+    spans, relevant = outputs["spans"], truth.get("relevant")
+
+    def on_frames(values: Tensor) -> Tensor:
+        return expand(values, spans, frames)
+
+    def on_steps(values: Tensor) -> Tensor:
+        return torch.stack([values[:, start:end].double().mean(1)
+                            for start, end in spans.tolist()], 1)
+
+    if where is not None:
+        where = on_frames(where)
+        if (mask := truth.get("mask")) is not None:
+            shares = torch.stack(
+                [cell_shares(one, where.shape[2:]) for one in mask])
+            for name, score in (("where", mass_on_actor),
+                                ("point", pointing_game)):
+                for beside, maps in (
+                        ("", where), (" centre", centre_prior(where)),
+                        (" true", on_frames(on_steps(shares)))):
+                    found[name + beside], found[f"{name} chance"], _ = score(
+                        maps, mask, relevant=relevant)
+        if "main_actor" in truth:
+            found |= _on_side(where, truth["main_actor"])
+    if when is not None and relevant is not None:
+        for name, weights in (("when", when),
+                              ("when true", on_steps(relevant))):
+            found[name], found["when chance"], _ = mass_on_relevant(
+                on_frames(weights), relevant)
+    return found
+
+
+def _on_side(where: Tensor, actors: Sequence[str | None]) -> dict[str, float]:
+    named = [i for i, side in enumerate(actors) if side in ("left", "right")]
+    right = torch.tensor([actors[i] == "right" for i in named]).bool()
+    maps, half = where[named].sum((1, 2)), where.shape[-1] // 2
+    lean = maps[:, maps.shape[1] - half:].sum(1) - maps[:, :half].sum(1)
+    hits = torch.where(right, lean > 0, lean < 0).double().mean().item()
+    often = right.double().mean().item()
+    return {"side": hits, "side chance": max(often, 1 - often)}
+
+
 def parameters(model: nn.Module, *, trainable: bool = False) -> int:
     """Number of parameters, shared ones once; `trainable` ones only."""
     return sum(
@@ -282,56 +333,3 @@ def fuse(logits: Sequence[Tensor],
     total = sum(weights)
     return sum(weight / total * one.softmax(1)
                for weight, one in zip(weights, logits, strict=True))
-
-
-def attention_scores(outputs: Mapping[str, Any], truth: Mapping[str, Any],
-                     frames: int) -> dict[str, float]:
-    """How a model's `where` and `when` agree with the true answers.
-
-    outputs: of `predict`: `where` (B, T', H', W'), `when` (B, T'), `spans`.
-    truth: columns of the test videos; `mask` (B, T, H, W), `relevant` (B, T)
-    and `main_actor` (B texts) count where they are there.
-
-    - `where`: share of the maps on the actor, in the relevant frames alone;
-      `point`: how often their maximum is on the actor;
-    - `when`: share of the weights on the relevant frames of the whole video;
-    - `side`: how often most of `where` is on the side of the main actor.
-
-    Beside each: `... chance`, of an attention that is the same everywhere
-    (of `side`: of always the more frequent side); `where centre`, of always
-    looking at the middle; `... true`, of the truth at the maps' resolution.
-    """
-    found: dict[str, float] = {}
-    relevant = truth.get("relevant")
-    if "where" in outputs:
-        where = expand(outputs["where"], outputs["spans"], frames)
-    if "where" in outputs and "mask" in truth:
-        mask = truth["mask"]
-        shares = torch.stack([cell_shares(m, where.shape[2:]) for m in mask])
-        for name, maps in (("where", where), ("where true", shares),
-                           ("where centre", centre_prior(where))):
-            found[name], chance, _ = mass_on_actor(maps, mask,
-                                                   relevant=relevant)
-        found["where chance"] = found["point chance"] = chance
-        found["point"] = pointing_game(where, mask, relevant=relevant).value
-    if "when" in outputs and relevant is not None:
-        spans = outputs["spans"]
-        steps = torch.stack([relevant[:, a:b].double().mean(1)
-                             for a, b in spans.tolist()], 1)
-        for name, weights in (("when", outputs["when"]), ("when true", steps)):
-            found[name], found["when chance"], _ = mass_on_relevant(
-                expand(weights, spans, frames), relevant)
-    if "where" in outputs and "main_actor" in truth:
-        found |= _on_side(where, truth["main_actor"])
-    return found
-
-
-def _on_side(where: Tensor, actors: Sequence[str]) -> dict[str, float]:
-    named = [i for i, side in enumerate(actors) if side in ("left", "right")]
-    maps = where[named].mean(1)
-    half = maps.shape[-1] // 2
-    right = maps[..., -half:].sum((1, 2)) > maps[..., :half].sum((1, 2))
-    true = torch.tensor([actors[i] == "right" for i in named])
-    often = true.double().mean().item() if named else math.nan
-    return {"side": (right == true).double().mean().item(),
-            "side chance": max(often, 1 - often)}

@@ -241,11 +241,11 @@ def test_another_backbone_needs_other_weights(backbone, weights, words):
 
 
 def test_the_backbones_of_the_tables_are_there():
-    from lib.networks import cnn2d, cnn3d, released
+    from lib.networks import cnn3d, pretrained, released
 
     for name, weights in parameters.FRAMES.items():
         if weights[0] == "puppets":
-            assert cnn2d.puppet_weights(name).is_file()
+            assert pretrained.puppet_weights(name).is_file()
     for name in parameters.CLIPS:
         cnn3d.clip_cnn(name)
     for name in {*parameters.WINDOWS} - {*parameters.CLIPS}:

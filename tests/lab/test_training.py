@@ -1,5 +1,6 @@
 """Training: bits that repeat, selection, prediction."""
 
+import copy
 import functools
 from collections import namedtuple
 
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 from lib.data.batches import Columns
 from lib.lab import training
 from lib.lab.checkpoints import CheckpointError
+from lib.networks.cnn3d import clip_cnn
+from lib.papers import sta_networks
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +146,17 @@ class Jittered(torch.utils.data.Dataset):
         return sample
 
 
-def test_workers_change_nothing():
-    models = []
-    for workers in (0, 2):
-        models.append(net())
-        training.fit(models[-1], Jittered(), step, steps=5, batch=8, lr=0.01,
-                     device="cpu", workers=workers)
-    assert same(*models)
+def test_what_the_data_draws_depends_on_the_step_alone():
+    """Whatever was drawn before, and it leaves no trace."""
+    batches = training._Batches(Jittered(), 8, seed=0)
+    first = batches[3]["video"]
+    torch.rand(5)
+    before = torch.get_rng_state()
+    assert torch.equal(batches[3]["video"], first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(batches[4]["video"], first)
+    other = training._Batches(Jittered(), 8, seed=1)
+    assert not torch.equal(other[3]["video"], first)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
@@ -263,3 +270,72 @@ def test_to_device_scales_bytes_only():
          "label": torch.tensor([3])}, torch.device("cpu"))
     assert batch["video"].tolist() == [0.0, 1.0] and batch["name"] == ["a"]
     assert batch["label"].dtype == torch.int64
+
+
+# What shall not train.
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Dropout(0.5))
+        self.second = nn.Conv3d(4, 2, 1)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def test_what_is_frozen_does_not_change_and_train_does_not_wake_it():
+    net, x = Parts(), torch.randn(2, 3, 4, 4, 4)
+    assert training.freeze(net.first) is net.first
+    before = copy.deepcopy(net.state_dict())
+    optimiser = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.1)
+    for _ in range(2):
+        assert net.train() is net and net.training
+        assert net.first.train() is net.first and net.first[1].train()
+        net(x).square().sum().backward()
+        optimiser.step()
+    assert not any(part.training for part in net.first.modules())
+    assert torch.equal(net.first(x), net.first(x))  # no dropout
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key]) == key.startswith("first"), key
+
+
+def test_a_copy_of_a_frozen_module_is_frozen_by_itself():
+    net = training.freeze(Parts())
+    twin = copy.deepcopy(net)
+    assert twin.train() is twin and not twin.first[1].training
+    assert twin.first.train() is twin.first
+
+
+def test_fine_tuning_trains_late_parts_and_every_module():
+    """To be seen after two steps: all else keeps its bits."""
+    torch.manual_seed(0)
+    net = clip_cnn("resnet3d_small").double()
+    x = torch.rand(2, 16, 3, 64, 64).double()
+    sta_networks.insert(net, x[:1], sta_networks.STA, "early")
+    sta_networks.insert(net, x[:1], sta_networks.STA, "late")
+    model = sta_networks.STAClassifier(net, net.channels, 3).double()
+    late = ("backbone.stages.conv5a", "backbone.stages.identity5b",
+            "classify")
+    assert training.fine_tune(model, *late) is model
+    before = copy.deepcopy(model.state_dict())
+    optimiser = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], 1.0)
+    for _ in range(2):  # the second time Conv1 and Deconv move too
+        optimiser.zero_grad()
+        model.train()
+        sta_networks.loss(model(x), torch.tensor([0, 1]))["loss"].backward()
+        optimiser.step()
+    norms = {name for name, module in model.named_modules()
+             if isinstance(module, nn.BatchNorm3d)}
+    for name, value in model.state_dict().items():
+        norm = name.rpartition(".")[0] in norms
+        trains = ".attention." in name or not norm and name.startswith(late)
+        assert torch.equal(value, before[name]) != trains, name
+    assert model.training and net.stages["conv5a"].training
+    assert not any(m.training for m in model.modules()
+                   if isinstance(m, nn.BatchNorm3d))
+    with pytest.raises(ValueError, match="layer9.*named_modules"):
+        training.fine_tune(net, "layer9")

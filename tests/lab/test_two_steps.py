@@ -9,7 +9,7 @@ from torch import nn
 from lib.data import batches
 from lib.data.sampling import clips_of
 from lib.lab import training
-from lib.networks.cnn3d import clip_cnn, freeze
+from lib.networks.cnn3d import clip_cnn
 from lib.papers import jsta
 
 CLASSES, STEPS = 3, 6
@@ -98,7 +98,7 @@ def test_an_interrupted_step_ends_with_the_same_bits(tmp_path, which):
 def test_the_second_step_leaves_the_first_as_it_was():
     """Trained through the whole network: no weight, no statistic moves."""
     first, second, data = first_step(), second_step(), videos()
-    whole = OnVideos(jsta.JSTA(freeze(first.net), second))
+    whole = OnVideos(jsta.JSTA(training.freeze(first.net), second))
     before = copy.deepcopy(first.state_dict())
     old = copy.deepcopy(second.state_dict())
     fit(whole, data, s_step)
@@ -112,7 +112,7 @@ def test_training_on_kept_features_is_training_through_the_frozen_part():
     first, data = first_step(), videos()
     kept, through = second_step(), second_step()
     fit(kept, features(first, data), t_step)
-    fit(OnVideos(jsta.JSTA(freeze(first.net), through)), data, s_step)
+    fit(OnVideos(jsta.JSTA(training.freeze(first.net), through)), data, s_step)
     for name, value in kept.state_dict().items():
         torch.testing.assert_close(value, through.state_dict()[name],
                                    rtol=1e-3, atol=1e-5)

@@ -71,13 +71,12 @@ def test_other():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setattr(equations, "LAST", {"tiny": 2})
-    monkeypatch.setattr(equations, "FILES", {"tiny": "tiny.py"})
     monkeypatch.setattr(equations, "TITLES", {"tiny": {1: "One", 2: "Two"}})
-    for folder in ("lib", "tests", "notebooks"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "lib/tiny.py").write_text(LIB)
+    for folder in ("lib/papers", "lib/scores", "tests/papers", "notebooks"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "lib/papers/tiny.py").write_text(LIB)
     (tmp_path / "lib/scores/metrics.py").write_text(ELSEWHERE)
-    (tmp_path / "tests/test_tiny.py").write_text(TESTS)
+    (tmp_path / "tests/papers/test_tiny.py").write_text(TESTS)
     (tmp_path / "notebooks/01_tiny.ipynb").write_text("{}")
     return tmp_path
 
@@ -85,28 +84,33 @@ def project(tmp_path, monkeypatch):
 def test_a_complete_project_has_no_problem(project):
     assert equations.problems(project) == []
     assert equations.markdown(project).splitlines()[-2:] == [
-        "| (1) | One | lib/tiny.py: `Model.forward` | tests/test_tiny.py: "
-        "`test_both` |",
-        "| (2) | Two | lib/scores/metrics.py: `score` | tests/test_tiny.py: "
-        "`test_both` |",
+        "| (1) | One | lib/papers/tiny.py: `Model.forward` | "
+        "tests/papers/test_tiny.py: `test_both` |",
+        "| (2) | Two | lib/scores/metrics.py: `score` | "
+        "tests/papers/test_tiny.py: `test_both` |",
     ]
 
 
 def test_the_table_follows_the_code(project):
     before = equations.markdown(project)
-    (project / "lib/tiny.py").write_text(LIB.replace("Model", "Net"))
+    (project / "lib/papers/tiny.py").write_text(LIB.replace("Model", "Net"))
     assert equations.markdown(project) != before
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "problem"),
     [
-        ("lib/tiny.py", "Eq. (1)", "Eq 1", r"Eq. (1) is named in no"),
-        ("lib/scores/metrics.py", "tiny Eq. (2)", "", r"Eq. (2) is named in no"),
-        ("tests/test_tiny.py", ", 2", "", r"Eq. (2) is marked at no test"),
-        ("tests/test_tiny.py", ", 2", ", 2, 3", r"Eq. (3), which does not"),
-        ("tests/test_tiny.py", "tiny", "tyni", r"tyni Eq. (1), which does"),
-        ("lib/tiny.py", "Eq. (1)", "Eq. (1), (5)", r"Eq. (5), which does"),
+        ("lib/papers/tiny.py", "Eq. (1)", "Eq 1", r"Eq. (1) is named in no"),
+        ("lib/scores/metrics.py", "tiny Eq. (2)", "",
+         r"Eq. (2) is named in no"),
+        ("tests/papers/test_tiny.py", ", 2", "",
+         r"Eq. (2) is marked at no test"),
+        ("tests/papers/test_tiny.py", ", 2", ", 2, 3",
+         r"Eq. (3), which does not"),
+        ("tests/papers/test_tiny.py", "tiny", "tyni",
+         r"tyni Eq. (1), which does"),
+        ("lib/papers/tiny.py", "Eq. (1)", "Eq. (1), (5)",
+         r"Eq. (5), which does"),
     ],
 )
 def test_a_gap_or_a_stray_number_is_a_problem(
@@ -124,14 +128,14 @@ def test_a_paper_without_a_title_is_a_problem(project, monkeypatch):
 
 
 def test_gaps_count_only_once_the_notebook_is_there(project):
-    (project / "lib/tiny.py").unlink()
+    (project / "lib/papers/tiny.py").unlink()
     assert equations.problems(project)
     (project / "notebooks/01_tiny.ipynb").unlink()
     assert equations.problems(project) == []
 
 
 def test_nothing_to_implement_needs_a_reason(project, monkeypatch):
-    (project / "lib/tiny.py").write_text("")
+    (project / "lib/papers/tiny.py").write_text("")
     monkeypatch.setattr(equations, "NOTHING", {("tiny", 1): "a definition"})
     assert equations.problems(project) == []
     assert "a definition" in equations.markdown(project)
@@ -141,8 +145,9 @@ def test_nothing_to_implement_needs_a_reason(project, monkeypatch):
     ("file", "old", "new", "words"),
     [
         ("lib/scores/metrics.py", "tiny Eq.", "Eq.", "of which paper"),
-        ("tests/test_tiny.py", "1, 2", "*range(3)", "literals"),
-        ("tests/test_tiny.py", "def test_both", "def helper", "no test_"),
+        ("tests/papers/test_tiny.py", "1, 2", "*range(3)", "literals"),
+        ("tests/papers/test_tiny.py", "def test_both", "def helper",
+         "no test_"),
     ],
 )
 def test_what_cannot_be_read_is_refused(project, file, old, new, words):

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.data.sampling import clips_of
-from lib.networks.cnn3d import clip_cnn, freeze
+from lib.lab.training import freeze
+from lib.networks.cnn3d import clip_cnn
 from lib.papers import jsta
 
 B, T, D, K = 3, 5, 6, 4  # videos, clips, features, classes

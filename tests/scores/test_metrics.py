@@ -52,19 +52,6 @@ def test_constant_or_broken_logits_score_nothing(value):
     assert metrics.topk_accuracy(logits, LABEL, 2) == 0
 
 
-def test_mean_class_accuracy_weighs_classes_alike():
-    # class 0: 3 of 3, class 1: 0 of 1, class 2: 1 of 2
-    logits = torch.cat([LOGITS, LOGITS[:1], LOGITS[:1]])
-    label = torch.tensor([0, 1, 2, 2, 0, 0])
-    assert metrics.topk_accuracy(logits, label) == pytest.approx(4 / 6)
-    assert metrics.mean_class_accuracy(logits, label) == 0.5
-
-
-def test_mean_class_accuracy_leaves_out_classes_without_videos():
-    label = torch.tensor([0, 0, 0, 0])
-    assert metrics.mean_class_accuracy(LOGITS, label) == 0.75
-
-
 @pytest.mark.parametrize(
     ("logits", "label", "k", "words"),
     [
@@ -77,6 +64,18 @@ def test_mean_class_accuracy_leaves_out_classes_without_videos():
 def test_accuracy_names_the_bad_argument(logits, label, k, words):
     with pytest.raises(ValueError, match=words):
         metrics.topk_accuracy(logits, label, k)
+
+
+def test_video_and_clip_accuracy_differ():
+    """By hand: two clips of three are wrong, and yet the video is right."""
+    each = torch.zeros(2, 3, 2)
+    each[0] = torch.tensor([[9.0, 0], [0, 1], [0, 1]])
+    each[1, 0] = torch.tensor([1.0, 0])  # its other clips are padding
+    valid = torch.tensor([[True] * 3, [True, False, False]])
+    assert metrics.video_and_clip_accuracy(
+        each, valid, torch.tensor([0, 0])) == {"video": 1.0, "clip": 0.5}
+    assert metrics.video_and_clip_accuracy(
+        each, valid, torch.tensor([1, 0])) == {"video": 0.5, "clip": 0.75}
 
 
 def test_expand_single_frames_changes_nothing():
@@ -263,6 +262,123 @@ def test_weights_must_be_per_frame_and_finite():
         metrics.mass_on_relevant(random(2, 3), torch.ones(2, 6).bool())
     with pytest.raises(ValueError, match="when must be finite"):
         metrics.mass_on_relevant(-random(2, 3), torch.ones(2, 3).bool())
+
+# All at once.
+
+
+def told(seed=0, steps=3, frames=6):
+    """Outputs of four videos, and the truth; some frames have no actor."""
+    spans = torch.tensor([[0, 2], [2, 3], [3, 6]])[:steps]
+    outputs = {"where": random(4, steps, 3, 4, seed=seed),
+               "when": random(4, steps, seed=seed + 1), "spans": spans}
+    mask = random(4, frames, 7, 9, seed=seed + 2) > 0.6
+    mask[:, 4] = False
+    truth = {"mask": mask, "relevant": random(4, frames, seed=seed + 3) > 0.4,
+             "main_actor": ["left", "right", "left", None]}
+    return outputs, truth
+
+
+def by_loops(outputs, truth, frames):
+    """`where`, `point`, `when` and `side`, frame by frame."""
+    where, when, mask = outputs["where"], outputs["when"], truth["mask"]
+    step = [next(i for i, (a, b) in enumerate(outputs["spans"].tolist())
+                 if a <= t < b) for t in range(frames)]
+    masses, points, shares, sides = [], [], [], []
+    for v in range(len(where)):
+        weights = [when[v, step[t]].item() for t in range(frames)]
+        relevant = truth["relevant"][v].tolist()
+        if any(relevant):
+            shares.append(sum(weights[t] for t in range(frames)
+                              if relevant[t]) / sum(weights))
+        for t in range(frames):
+            if not relevant[t] or not mask[v, t].any():
+                continue
+            # of 3 x 4 cells and 7 x 9 pixels both: cut into 21 x 36 pieces
+            cells = where[v, step[t]].repeat_interleave(7, 0)
+            cells = cells.repeat_interleave(9, 1).double()
+            actor = mask[v, t].repeat_interleave(3, 0)
+            actor = actor.repeat_interleave(4, 1).double()
+            masses.append((cells * actor).sum() / cells.sum())
+            points.append(actor[cells == cells.max()].mean())
+        if (side := truth["main_actor"][v]) is not None:
+            seen = sum(where[v, step[t]] for t in range(frames))
+            right = seen[:, 2:].sum() > seen[:, :2].sum()
+            sides.append(right.item() == (side == "right"))
+    return {"where": sum(masses) / len(masses),
+            "point": sum(points) / len(points),
+            "when": sum(shares) / len(shares), "side": sum(sides) / 3}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_attention_scores_equal_a_loop(seed):
+    outputs, truth = told(10 * seed)
+    found = metrics.attention_scores(outputs, truth, 6)
+    for name, value in by_loops(outputs, truth, 6).items():
+        assert found[name] == pytest.approx(float(value), rel=1e-6), name
+    assert all(type(value) is float for value in found.values())
+    assert set(found) == {
+        "where", "where chance", "where centre", "where true", "point",
+        "point chance", "point centre", "point true", "when", "when chance",
+        "when true", "side", "side chance"}
+    assert found["side chance"] == pytest.approx(2 / 3)
+
+
+def test_attention_scores_of_the_truth_and_of_even_attention():
+    """On maps and steps as fine as the truth, the truth scores one."""
+    mask = planted()
+    relevant = torch.tensor([[True, False, True], [False, True, True]])
+    spans = torch.tensor([[0, 1], [1, 2], [2, 3]])
+    truth = {"mask": mask, "relevant": relevant,
+             "main_actor": ["left", "left"]}
+    found = metrics.attention_scores(
+        {"where": mask.float(), "when": relevant.float(), "spans": spans},
+        truth, 3)
+    for name in ("where", "where true", "point", "point true", "when",
+                 "when true", "side", "side chance"):
+        assert found[name] == pytest.approx(1), name
+    assert found["where chance"] == pytest.approx(4 / 64)
+    even = metrics.attention_scores(
+        {"where": torch.ones(2, 3, 8, 8), "when": torch.ones(2, 3),
+         "spans": spans}, truth, 3)
+    for name in ("where", "point", "when"):
+        assert even[name] == pytest.approx(even[f"{name} chance"]), name
+        assert even[f"{name} true"] == pytest.approx(1)
+    assert even["side"] == 0  # a tie is lost
+
+
+def test_where_counts_in_relevant_frames_alone():
+    """It looks at the actor there, and away in all other frames."""
+    mask, relevant = planted(), torch.tensor([[True, False, False]] * 2)
+    where = torch.where(relevant[..., None, None], mask, ~mask).float()
+    spans = torch.tensor([[0, 1], [1, 2], [2, 3]])
+    outputs = {"where": where, "spans": spans}
+    found = metrics.attention_scores(
+        outputs, {"mask": mask, "relevant": relevant}, 3)
+    assert found["where"] == found["point"] == 1 and "when" not in found
+    every = metrics.attention_scores(outputs, {"mask": mask}, 3)
+    assert every["where"] == pytest.approx(2 / 5)
+
+
+def test_coarse_steps_bound_what_the_truth_scores():
+    """One step of two frames, one of them relevant: half at best."""
+    outputs = {"when": torch.ones(1, 2), "spans": torch.tensor(
+        [[0, 2], [2, 4]])}
+    truth = {"relevant": torch.tensor([[True, False, False, False]])}
+    found = metrics.attention_scores(outputs, truth, 4)
+    assert found == {"when": 0.25, "when chance": 0.25, "when true": 0.5}
+
+
+def test_what_is_not_there_is_not_scored_and_what_counts_nowhere_is_nan():
+    outputs, truth = told()
+    spans = {"spans": outputs["spans"]}
+    assert metrics.attention_scores(spans, truth, 6) == {}
+    assert metrics.attention_scores(outputs, {"fps": None}, 6) == {}
+    without = outputs | {"where": None, "when": None}
+    assert metrics.attention_scores(without, truth, 6) == {}
+    nothing = {"mask": truth["mask"], "main_actor": [None] * 4,
+               "relevant": torch.zeros(4, 6, dtype=torch.bool)}
+    found = metrics.attention_scores(outputs, nothing, 6)
+    assert len(found) == 13 and all(map(math.isnan, found.values()))
 
 
 def test_parameters_are_counted_once_and_by_need():

@@ -1,25 +1,30 @@
-"""Modules into the blocks of every 3D CNN, and training around them."""
+"""STA networks: modules into the blocks of every 3D CNN, and MARS."""
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from lib.lab import training
+from lib import ROOT
 from lib.networks import cnn3d, released
 from lib.networks.released import pretrained3d
 from lib.papers import sta_networks
 from lib.scores import metrics
 
 
-def tiny(seed=0, block=released.Bottleneck):
+def tiny(seed=0):
     """A ResNet of the published shape in a size for tests, part trained."""
     torch.manual_seed(seed)
-    net = released.ResNet3D(block, (1, 1, 1, 2), (4, 4, 8, 8), 2, 1,
-                          mean=(0.5,) * 3, std=(0.25,) * 3)
+    net = released.resnet(
+        released.Bottleneck, (1, 1, 1, 2), (4, 4, 8, 8), 2,
+        mean=(0.5,) * 3, std=(0.25,) * 3)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm3d):  # as if it had been trained
             module.running_mean.normal_(0, 0.1)
@@ -30,6 +35,11 @@ def tiny(seed=0, block=released.Bottleneck):
 def clips(batch=2, frames=16, side=64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, frames, 3, side, side, generator=generator)
+
+
+def norm_of(net, layer="layer4"):
+    """The last norm of a layer's first block."""
+    return net.stages[layer][0].conv3[1]
 
 
 def open_wide(added):
@@ -43,26 +53,20 @@ def open_wide(added):
 
 # Every backbone.
 
-RESNEXT = [f"layer4.{i}" for i in range(3)]
+THREE = [f"stages.layer4.{i}.conv3.1" for i in range(3)]
+TWO = [f"stages.layer4.{i}.conv2.1" for i in range(2)]
 # name -> clip (T, side), what "late" puts a module behind, and its map
 LATE = {
-    "resnet18": ((16, 112), ["layer4.0.bn2", "layer4.1.bn2"],
-                 (512, 1, 4, 4)),
-    "resnet152": ((16, 112), [f"{name}.bn3" for name in RESNEXT],
-                  (2048, 1, 4, 4)),
-    "resnext101": ((64, 112), [f"{name}.bn3" for name in RESNEXT],
-                   (2048, 4, 4, 4)),
-    "resnext101_flow": ((16, 112), [f"{name}.bn3" for name in RESNEXT],
-                        (2048, 1, 4, 4)),
-    "p3d199": ((16, 160), [f"layer3.{i}.bn4" for i in range(36)],
+    "resnet18": ((16, 112), TWO, (512, 1, 4, 4)),
+    "resnet152": ((16, 112), THREE, (2048, 1, 4, 4)),
+    "resnext101": ((64, 112), THREE, (2048, 4, 4, 4)),
+    "resnext101_flow": ((16, 112), THREE, (2048, 1, 4, 4)),
+    "p3d199": ((16, 160), [f"stages.layer3.{i}.conv4.1" for i in range(36)],
                (1024, 2, 10, 10)),
-    "c3d": ((16, 112), ["conv5b"], (512, 2, 7, 7)),
-    "r3d_18": ((16, 112), [f"stages.layer4.{i}.conv2.1" for i in (0, 1)],
-               (512, 2, 7, 7)),
-    "mc3_18": ((16, 112), [f"stages.layer4.{i}.conv2.1" for i in (0, 1)],
-               (512, 16, 7, 7)),
-    "r2plus1d_18": ((16, 112), [f"stages.layer4.{i}.conv2.1" for i in (0, 1)],
-                    (512, 2, 7, 7)),
+    "c3d": ((16, 112), ["stages.conv5.3"], (512, 2, 7, 7)),
+    "r3d_18": ((16, 112), TWO, (512, 2, 7, 7)),
+    "mc3_18": ((16, 112), TWO, (512, 16, 7, 7)),
+    "r2plus1d_18": ((16, 112), TWO, (512, 2, 7, 7)),
 }
 EARLY = {"resnet18": 2, "resnet152": 3, "resnext101": 3, "resnext101_flow": 3,
          "p3d199": 3, "c3d": 1, "r3d_18": 2, "mc3_18": 2, "r2plus1d_18": 2}
@@ -96,7 +100,7 @@ def test_insertion_into_every_backbone_keeps_the_shape(name):
         early = sta_networks.insert(
             net, clip, sta_networks.STA, "early", order="post_sum")
         assert len(early) == EARLY[name] and net(clip).shape == before
-        assert all("layer1" in n or n == "conv2" for n in early)
+        assert all("layer1" in n or n == "stages.conv2.1" for n in early)
 
 
 def test_table_iii_fits_one_module_or_three():
@@ -108,7 +112,7 @@ def test_table_iii_fits_one_module_or_three():
         assert metrics.parameters(bare.backbone) == 47_521_216
         base = metrics.flops(bare.backbone, clip) // 2
         assert round(base / 1e9, 3) == 38.268
-        for at, size, more in ((["layer3.22"], (1024, 8, 7, 7), 54_277),
+        for at, size, more in ((["stages.layer3.22"], (1024, 8, 7, 7), 54_277),
                                ("late", (2048, 4, 4, 4), 122_895)):
             net = pretrained3d("resnext101")
             added = sta_networks.insert(net, clip, sta_networks.STA, at)
@@ -146,7 +150,8 @@ def test_small_puppet_network(order):
     torch.manual_seed(0)
     net = cnn3d.clip_cnn("resnet3d_small")
     at = ["stages.conv4a", "stages.identity4b"]
-    added = sta_networks.insert(net, clips(1), sta_networks.STA, at, order=order)
+    added = sta_networks.insert(
+        net, clips(1), sta_networks.STA, at, order=order)
     assert [m.map for m in added.values()] == [(32, None, 8, 8)] * 2
     late = sta_networks.insert(net, clips(1), sta_networks.STA, order=order)
     assert [n.rpartition(".")[0] if order == "pre_sum" else n
@@ -164,18 +169,16 @@ def test_small_puppet_network(order):
 # What insertion does.
 
 
-def by_hand(net, x, added, order):
+def by_hand(net, x):
     """The tiny network's forward pass, written out."""
-    x = ((x - net.mean) / net.std).transpose(1, 2)
-    x = net.maxpool(net.bn1(net.conv1(x)).relu())
-    for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
-        for block in layer:
+    x = net.stages["stem"](((x - net.mean) / net.std).transpose(1, 2))
+    for layer in ("layer1", "layer2", "layer3", "layer4"):
+        for block in net.stages[layer]:
+            conv, norm = block.conv3
             y = nn.functional.batch_norm(
-                block.conv3(block.bn2(block.conv2(block.bn1(
-                    block.conv1(x)).relu())).relu()),
-                block.bn3.running_mean, block.bn3.running_var,
-                block.bn3.weight, block.bn3.bias)
-            gate = getattr(block.bn3, "attention", None)
+                conv(block.conv2(block.conv1(x))), norm.running_mean,
+                norm.running_var, norm.weight, norm.bias)
+            gate = getattr(norm, "attention", None)
             y = gate(y) if gate is not None else y
             x = (y + block.downsample(x)).relu()
             gate = getattr(block, "attention", None)
@@ -188,21 +191,22 @@ def test_output_equals_the_blocks_by_hand(order):
     net, x = tiny(), clips()
     bare = net(x)
     added = sta_networks.insert(net, x[:1], sta_networks.STA, order=order)
-    assert [*added] == [f"layer4.{i}" + (".bn3" if order == "pre_sum" else "")
-                        for i in (0, 1)]
+    assert [*added] == [
+        f"stages.layer4.{i}" + (".conv3.1" if order == "pre_sum" else "")
+        for i in (0, 1)]
     # near identity: four of five in a hundred of a branch are missing
     assert 0 < (net(x) - bare).norm() / bare.norm() < 0.12
     open_wide(added)
     assert (net(x) - bare).norm() / bare.norm() > 0.2
-    torch.testing.assert_close(net(x), by_hand(net, x, added, order))
+    torch.testing.assert_close(net(x), by_hand(net, x))
 
 
 def test_a_sequential_runs_what_was_added_once():
     net, x = tiny(), clips()
-    added = sta_networks.insert(net, x[:1], sta_networks.STA, ["layer3"],
-                             order="post_sum")
+    added = sta_networks.insert(
+        net, x[:1], sta_networks.STA, ["stages.layer3"], order="post_sum")
     open_wide(added)
-    added["layer3"].record = seen = []
+    added["stages.layer3"].record = seen = []
     net(x)
     assert len(seen) == 1
 
@@ -233,8 +237,32 @@ def test_a_copy_has_modules_of_its_own():
     torch.testing.assert_close(twin(x), before)
     assert (net(x) - before).norm() / before.norm() > 0.01
     # the twin's class is that of all modules with one behind them
-    assert type(twin.layer4[0].bn3) is type(net.layer4[0].bn3)
-    assert type(net.layer1[0].bn3) is nn.BatchNorm3d
+    assert type(norm_of(twin)) is type(norm_of(net))
+    assert type(norm_of(net, "layer1")) is nn.BatchNorm3d
+
+
+@pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
+def test_a_network_with_modules_can_be_saved_whole(order, tmp_path):
+    net, x = tiny(), clips()
+    added = sta_networks.insert(net, x[:1], sta_networks.STA, order=order)
+    open_wide(added)
+    torch.save(net, tmp_path / "net.pt")
+    again = torch.load(tmp_path / "net.pt", weights_only=False)
+    assert torch.equal(again(x), net(x))
+    assert type(again.get_submodule(next(iter(added)))) is type(
+        net.get_submodule(next(iter(added))))
+    trained = again.train()(x).square().sum()
+    trained.backward()
+    assert all(p.grad is not None for p in again.parameters())
+    # by a process that has not inserted anything before
+    torch.save((x, net(x)), tmp_path / "pair.pt")
+    done = subprocess.run([sys.executable, "-c", """
+import torch
+net = torch.load("net.pt", weights_only=False)
+x, y = torch.load("pair.pt")
+assert torch.equal(net.eval()(x), y)
+"""], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120)
+    assert done.returncode == 0
 
 
 def test_insertion_computes_nothing_and_changes_nothing():
@@ -243,14 +271,15 @@ def test_insertion_computes_nothing_and_changes_nothing():
     seed = torch.get_rng_state()
     sta_networks.insert(net, x[:1], partial(sta_networks.STA, step=2))
     assert torch.equal(torch.get_rng_state(), seed)
-    assert net.training and net.layer4[0].bn3.attention.deconv.stride == (2,)
+    assert net.training and norm_of(net).attention.deconv.stride == (2,)
     for name, value in before.items():
         assert torch.equal(net.state_dict()[name], value)
-    assert isinstance(net.layer4[0].bn3, nn.BatchNorm3d)
+    assert isinstance(norm_of(net), nn.BatchNorm3d)
 
 
 def test_each_module_draws_its_own_weights():
-    added = sta_networks.insert(tiny(), clips(1), sta_networks.SqueezeExcitation)
+    added = sta_networks.insert(
+        tiny(), clips(1), sta_networks.SqueezeExcitation)
     first, second = added.values()
     assert not torch.equal(first.squeeze.weight, second.squeeze.weight)
 
@@ -258,7 +287,7 @@ def test_each_module_draws_its_own_weights():
 def test_modules_follow_the_network_s_precision():
     net = tiny().double()
     added = sta_networks.insert(net, clips(1).double(), sta_networks.STA)
-    assert added["layer4.0.bn3"].conv1.weight.dtype == torch.float64
+    assert added["stages.layer4.0.conv3.1"].conv1.weight.dtype == torch.float64
 
 
 # Deployment.
@@ -325,44 +354,18 @@ def test_compiled_training_gives_the_same_gradients():
             rtol=1e-4, atol=1e-6)
 
 
-# Training around them.
-
-
-def test_fine_tuning_trains_late_parts_and_every_module():
-    torch.manual_seed(0)
-    net, x = tiny().double(), clips().double()  # to see the smallest step
-    sta_networks.insert(net, x[:1], sta_networks.STA, "early")
-    sta_networks.insert(net, x[:1], sta_networks.STA, "late")
-    model = sta_networks.STAClassifier(net, net.channels, 3).double()
-    assert training.fine_tune(
-        model, "backbone.layer4", "classify") is model
-    before = copy.deepcopy(model.state_dict())
-    optimiser = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], 0.01)
-    for _ in range(2):  # the second time Conv1 and Deconv move too
-        optimiser.zero_grad()
-        model.train()
-        sta_networks.loss(model(x), torch.tensor([0, 1]))["loss"].backward()
-        optimiser.step()
-    for name, value in model.state_dict().items():
-        norm = ".bn" in name or "downsample.1" in name
-        trains = ".attention." in name or not norm and name.startswith(
-            ("backbone.layer4", "classify"))
-        assert torch.equal(value, before[name]) != trains, name
-    assert model.training and net.layer4.training
-    assert not any(m.training for m in model.modules()
-                   if isinstance(m, nn.BatchNorm3d))
+# What has stopped.
 
 
 def test_dead_modules_are_counted():
     net, x = tiny(), clips(4)
     added = sta_networks.insert(net, x[:1], sta_networks.STA, order="post_sum")
     assert sta_networks.dead_share(net, x) == {
-        "layer4.0": 0.0, "layer4.1": 0.0}
-    first = added["layer4.0"]
+        "stages.layer4.0": 0.0, "stages.layer4.1": 0.0}
+    first = added["stages.layer4.0"]
     with torch.no_grad():
         first.deconv.bias.fill_(-100)
-    assert sta_networks.dead_share(net, x)["layer4.0"] == 1.0
+    assert sta_networks.dead_share(net, x)["stages.layer4.0"] == 1.0
     means = []  # of each clip at its best step
     hook = first.deconv.register_forward_hook(
         lambda *call: means.append(call[-1].flatten(1).amax(1)))
@@ -370,8 +373,71 @@ def test_dead_modules_are_counted():
     hook.remove()
     with torch.no_grad():  # so that half of the clips are below zero
         first.deconv.bias.add_(-means[0].median())
-    assert sta_networks.dead_share(net, x)["layer4.0"] in (0.25, 0.5, 0.75)
+    share = sta_networks.dead_share(net, x)["stages.layer4.0"]
+    assert share in (0.25, 0.5, 0.75)
     assert not first.relu._forward_hooks
+
+
+# MARS.
+
+
+def outputs(shape=(3, 2, 5), seed=0, valid=None):
+    torch.manual_seed(seed)
+    if valid is None:
+        valid = torch.tensor([[True, True], [True, False], [True, True]])
+    features = torch.randn(shape).masked_fill(~valid[..., None], 0)
+    return sta_networks.STAOutput(
+        logits=torch.randn(3, 4, requires_grad=True), spans=None, valid=valid,
+        clips=None, features=features.requires_grad_())
+
+
+def test_mimic_loss_equals_a_loop_and_spares_the_flow_stream():
+    rgb, flow, label = outputs(), outputs(seed=1), torch.tensor([0, 3, 1])
+    terms = sta_networks.mimic_loss(rgb, flow, label)
+    squares = [(rgb.features[i, j, k] - flow.features[i, j, k]) ** 2
+               for i in range(3) for j in range(2) if rgb.valid[i, j]
+               for k in range(5)]
+    assert len(squares) == 25
+    torch.testing.assert_close(terms["mimic"], sum(squares) / 25)
+    torch.testing.assert_close(
+        terms["entropy"], F.cross_entropy(rgb.logits, label))
+    torch.testing.assert_close(
+        terms["loss"], terms["entropy"] + 50 * terms["mimic"])
+    terms["loss"].backward()
+    assert flow.features.grad is None and flow.logits.grad is None
+    assert rgb.features.grad[rgb.valid].ne(0).all()
+    same = sta_networks.mimic_loss(flow, flow, label)
+    assert same["mimic"] == 0
+
+
+def test_a_stream_learns_to_mimic_flow():
+    """RGB and flow of the same clips through two tiny networks."""
+    torch.manual_seed(0)
+
+    def stream(inputs):
+        net = released.resnet(
+            lambda last, width, outputs, stride, _: cnn3d.Residual(
+                last, outputs, stride), (1, 1, 1, 1), (8, 8, 8, 8), 1,
+            inputs=inputs, mean=(0.0,) * inputs, std=(1.0,) * inputs)
+        return sta_networks.STAClassifier(net, net.channels, 3)
+
+    rgb, flow = stream(3), stream(2).eval()
+    x, motion = torch.rand(4, 8, 3, 32, 32), torch.randn(4, 8, 2, 32, 32)
+    label, before = torch.tensor([0, 1, 2, 0]), None
+    optimiser = torch.optim.Adam(rgb.parameters(), 1e-2)
+    for _ in range(20):
+        optimiser.zero_grad()
+        terms = sta_networks.mimic_loss(rgb(x), flow(motion), label)
+        before = before or terms["mimic"].item()
+        terms["loss"].backward()
+        optimiser.step()
+    assert terms["mimic"] < 0.3 * before
+
+
+def test_streams_are_fused_by_their_mean():
+    a, b, c = (torch.randn(3, 4) for _ in range(3))
+    torch.testing.assert_close(sta_networks.fuse(a, b), (a + b) / 2)
+    torch.testing.assert_close(sta_networks.fuse(a, b, c), (a + b + c) / 3)
 
 
 def test_wrong_input_is_explained():
@@ -385,12 +451,10 @@ def test_wrong_input_is_explained():
     with pytest.raises(ValueError, match="late.*named_modules"):
         sta_networks.insert(nn.Conv3d(3, 3, 1), clip, sta_networks.STA)
     sta_networks.insert(net, clip, sta_networks.STA)
-    with pytest.raises(ValueError, match="layer4.0.bn3.*none yet"):
+    with pytest.raises(ValueError, match="layer4.0.conv3.1.*none yet"):
         sta_networks.insert(net, clip, sta_networks.STA)
-    with torch.device("meta"):
-        p3d = pretrained3d("p3d199")
-    with pytest.raises(ValueError, match=r"layer4.0.bn4.*\(1, 2048, 5, 5\)"):
-        sta_networks.insert(p3d, torch.rand(1, 16, 3, 160, 160), sta_networks.STA,
-                         ["layer4.0"])
-    with pytest.raises(ValueError, match="layer9.*named_modules"):
-        training.fine_tune(net, "layer9")
+    head = nn.Sequential(net, nn.Flatten())
+    with pytest.raises(ValueError, match=r"1 gives \(1, .*a map \(B, c, l"):
+        sta_networks.insert(head, clip, sta_networks.STA, ["1"])
+    with pytest.raises(ValueError, match="as many features"):
+        sta_networks.mimic_loss(outputs(), outputs((3, 2, 6)), None)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from equations import FILES, ROOT
+from equations import LAST, ROOT
 
 # What a reader would try first with each file.
 TRIALS = {
@@ -48,15 +48,12 @@ out = net(torch.rand(2, 9, 3, 20, 20), sta_cnn.TS(3, 3, 1))
 assert out.where.shape == (2, 9, 5, 5) and out.selected.sum() == 6
 sta_cnn.loss(out, torch.tensor([0, 2]))["loss"].backward()
 sta_cnn.weighted(out.snippets[:, :, None])
+san = sta_cnn.AttentionNetwork((4, 4, 8, 8, 8, 8), 3)
+flow = sta_cnn.FlowPredictor(san)(torch.rand(2, 2, 3, 32, 32))
+sta_cnn.flow_loss(flow, torch.rand(2, 2, 32, 32)).backward()
 """,
-    "sta_cnn_motion.py": """
-import torch, sta_cnn_motion
-san = sta_cnn_motion.AttentionNetwork((4, 4, 8, 8, 8, 8), 3)
-flow = sta_cnn_motion.FlowPredictor(san)(torch.rand(2, 2, 3, 32, 32))
-sta_cnn_motion.flow_loss(flow, torch.rand(2, 2, 32, 32)).backward()
-""",
-    "sta.py": """
-import torch, sta
+    "sta_networks.py": """
+import torch, sta_networks as sta
 class Backbone(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -64,6 +61,9 @@ class Backbone(torch.nn.Module):
             torch.nn.Conv3d(3, 6, 3, 2, 1), sta.STA(6, (4, 5, 5)))
     def forward(self, clips):
         return self.cnn(clips.transpose(1, 2)).transpose(1, 2)
+bare = Backbone()
+bare.cnn[1] = torch.nn.BatchNorm3d(6)
+assert [*sta.insert(bare, torch.rand(1, 8, 3, 10, 10), sta.STA, ["cnn.1"])]
 net = sta.STAClassifier(Backbone(), 6, 3)
 out = net(torch.rand(2, 4, 8, 3, 10, 10))
 assert out.when.shape == (2, 16) and out.what.shape == (2, 6)
@@ -82,15 +82,11 @@ print(sorted(m for m in sys.modules if m.split(".")[0] == "lib"))
 """
 
 
-@pytest.mark.parametrize("name", [
-    name for name in (*FILES.values(), "sta_cnn_motion.py")
-    if (ROOT / "lib" / name).exists()
-])
-def test_the_file_alone_works_elsewhere(name, tmp_path):
-    assert name in TRIALS, f"say in {__file__} what to try with lib/{name}"
-    shutil.copy(ROOT / "lib" / name, tmp_path)
+@pytest.mark.parametrize("paper", LAST)
+def test_the_file_alone_works_elsewhere(paper, tmp_path):
+    shutil.copy(ROOT / "lib" / "papers" / f"{paper}.py", tmp_path)
     run = subprocess.run(
-        [sys.executable, "-c", TRIALS[name] + LEFT],
+        [sys.executable, "-c", TRIALS[f"{paper}.py"] + LEFT],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )
     assert run.returncode == 0, run.stderr
