@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from lib.data import sampling
 from lib.data.batches import in_memory
 from lib.lab import training
-from lib.networks import cnn3d
+from lib.networks import cnn3d, pretrained
 from lib.papers import jsta
 from lib.worlds.puppets import DIALS, Puppets
 
@@ -93,7 +93,8 @@ def main() -> None:
         stages = model.net.backbone.stages
         if STAGE in stages:
             stages[STAGE] = stages[STAGE].part
-        pretrained.save_weights(model.net.backbone, pretrained.puppet_weights(name))
+        pretrained.save_weights(
+            model.net.backbone, pretrained.puppet_weights(name))
         best = max(row.get("score", 0) for row in history)
         print(f"{name}: validation accuracy {best:.3f}", flush=True)
 

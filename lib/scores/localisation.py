@@ -333,7 +333,7 @@ def boxes_from_maps(
         maps = _stretch(maps, (-2, -1))
     inside = maps >= settings["threshold"] - 1e-9
     if settings["largest"]:
-        inside = largest_region(inside)
+        inside = _largest_region(inside)
     return tight_boxes(inside)
 
 
