@@ -20,7 +20,8 @@ from lib.papers import sta_networks
 from lib.scores import metrics
 
 BATCH, PAIRS, WARM = (16, 12, 3) if DEVICE == "cuda" else (1, 6, 1)
-PLACES = {"late": "late", "late_single": ["layer3.22"], "early": "early"}
+PLACES = {"late": "late", "late_single": ["stages.layer3.22"],
+          "early": "early"}
 
 
 def network(kind, at="late", frames=16, device=DEVICE):
