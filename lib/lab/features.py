@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from lib import ROOT
-from lib.data.batches import Columns, alike
+from lib.data.batches import Columns, alike, in_memory
 from lib.data.store import _digest, _name, _Stored, _whole, _write
 from lib.data.transforms import View, through
 from lib.lab.training import find_device, frozen, in_batches, to_device
@@ -26,7 +26,7 @@ from lib.lab.training import find_device, frozen, in_batches, to_device
 
 def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
             view: View | None = None, folder: str | Path | None = None,
-            batch: int = 32, device: str = "auto",
+            memory: float = 0, batch: int = 32, device: str = "auto",
             workers: int = 0) -> Dataset:
     """Run frozen networks over every sample of `data` once.
 
@@ -36,7 +36,8 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
     view: look at the samples through it first (`views.through`).
     folder: None keeps the result in memory, as Columns. Else each video has
         a file in this folder, counted from the project root, and the result
-        reads it when asked for the sample (`datasets.in_memory` reads all).
+        reads it when asked for the sample.
+    memory: what takes fewer bytes is read from the folder once, now.
 
     A sample has `<key>_cube` (T, C, h, w) and `<key>_vector` (T, D) in
     float16 for each network, and all that it had but pictures and flow
@@ -73,7 +74,9 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
         samples = (sample for rows in made for sample in Columns(rows))
         for i, sample in zip(absent, samples, strict=True):
             _write(stored.files[i], sample)
-    return stored
+    size = len(stored) and len(stored) * sum(
+        x.nbytes for x in stored[0].values() if isinstance(x, Tensor))
+    return in_memory(stored) if 0 < size < memory else stored
 
 
 def _computed(bank: nn.ModuleDict, data: Dataset, batch: int, device: str,
