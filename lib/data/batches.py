@@ -116,3 +116,34 @@ def in_memory(dataset: Dataset) -> Columns:
     each = (collate([dataset[i]]) for i in range(len(dataset)))
     return gathered(each, len(dataset),
                     classes=getattr(dataset, "classes", ()))
+
+
+def paired(data: Dataset, other: Dataset, seed: int = 0) -> Columns:
+    """Each sample with a random one of another set, drawn once.
+
+    The entries of the other sample are named `other_<key>`, for training on
+    two sets at once; `segments`, names and the like are left out. `classes`
+    are those of the other set.
+    """
+    places = torch.randint(len(other), (len(data),),
+                           generator=torch.Generator().manual_seed(seed))
+    made = in_memory(_Paired(data, other, places.tolist()))
+    made.classes = list(getattr(other, "classes", ()))
+    return made
+
+
+class _Paired(Dataset):
+    """See `paired`: made sample by sample, so that memory holds it once."""
+
+    def __init__(self, data: Dataset, other: Dataset, places: list[int]):
+        self.data, self.other, self.places = data, other, places
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        more = self.other[self.places[index]]
+        return self.data[index] | {
+            f"other_{key}": value for key, value in more.items()
+            if key == "label" or (
+                isinstance(value, torch.Tensor) and key not in RAGGED)}

@@ -32,6 +32,16 @@ from tqdm import tqdm
 
 from lib.data.batches import collate
 from lib.lab.checkpoints import Checkpoint
+from lib.scores.metrics import topk_accuracy
+
+# Optimisers by name, for `fit(..., **RECIPES[name])`. "sgd" is that of
+# two-stream networks: the rate falls to a tenth after three fifths, no clip.
+RECIPES = {
+    "adamw": {"optimizer": torch.optim.AdamW, "schedule": "cosine"},
+    "sgd": {"optimizer": partial(torch.optim.SGD, momentum=0.9),
+            "schedule": lambda done: 1.0 if done < 0.6 else 0.1,
+            "clip": None},
+}
 
 Step = Callable[[nn.Module, dict], dict]
 Score = Callable[[nn.Module, Dataset], float]
@@ -352,3 +362,45 @@ def gate_rates(model: nn.Module, kind: Callable, ratio: float) -> Callable:
 
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
+
+
+def first_weights(module: nn.Module, name: str) -> None:
+    """Draw the weights of `module` anew, each part from its own generator.
+
+    A part's generator is named after `name` and the part's path, so equal
+    parts of two models start equal, whatever else the models have. Parts
+    without `reset_parameters` stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        for path, part in module.named_modules():
+            if hasattr(part, "reset_parameters"):
+                torch.manual_seed(_mix(name, path))
+                part.reset_parameters()
+
+
+def tune_frames(cnn: nn.Module, data: Dataset, key: str, classes: int,
+                **options) -> nn.Module:
+    """Train a CNN of frames on class labels, in place; returns it.
+
+    A layer on the mean of its vectors (`cnn.features`) at three random
+    moments of each video predicts the class, and is dropped. `key` is what
+    the CNN reads, "video" or "motion"; `options` are those of `fit`.
+    """
+    def step(model, batch):
+        moments = torch.randint(batch[key].shape[1], (3,))
+        vectors = model["cnn"].features(batch[key][:, moments])[1]
+        loss = nn.functional.cross_entropy(
+            model["layer"](vectors.mean(1)), batch["label"])
+        return {"loss": loss}
+
+    layer = nn.Linear(cnn.vector_channels, classes)
+    fit(nn.ModuleDict({"cnn": cnn, "layer": layer}), data, step, **options)
+    return cnn
+
+
+def accuracy(inputs: str | tuple[str, ...] = "video") -> Score:
+    """A `score` for `fit`: top-1 of a model that reads these entries."""
+    def score(model: nn.Module, data: Dataset) -> float:
+        found = predict(model, data, inputs=inputs, keys=("logits",))
+        return topk_accuracy(found["logits"], found["label"])
+    return score
