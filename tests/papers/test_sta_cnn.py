@@ -1,6 +1,5 @@
 """STA-CNN against its equations and slow loops; which snippets train it."""
 
-import copy
 import math
 
 import pytest
@@ -10,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.data import sampling
-from lib.networks.cnn2d import frame_cnn
 from lib.papers import sta_cnn
 from lib.papers.sta_cnn import TS
 
@@ -161,22 +159,6 @@ def test_one_class_has_no_entropy_and_no_nan():
 # Spatial attention, Eq. (5), (7)-(9).
 
 
-@pytest.mark.equation("sta_cnn", 7, 8)
-def test_attention_map_equals_a_loop():
-    layer = sta_cnn.SpatialAttentionLayer(7, K).double()
-    nn.init.normal_(layer.weight)
-    x = random(2, 7, K, K).double()
-    where = layer(x)
-    for n in range(2):
-        a = [sum(layer.weight[m, i, j] * x[n, m, i, j] for m in range(7))
-             for i in range(K) for j in range(K)]
-        exp = torch.stack(a).exp()
-        # float64 and some dozens of additions: rounding stays below 1e-12
-        torch.testing.assert_close(
-            where[n].flatten(), exp / exp.sum(), rtol=0, atol=1e-12)
-    torch.testing.assert_close(where.sum((1, 2)), torch.ones(2).double())
-
-
 @pytest.mark.equation("sta_cnn", 7)
 def test_each_position_has_its_own_weights():
     layer = sta_cnn.SpatialAttentionLayer(7, K)
@@ -200,29 +182,6 @@ def test_even_attention_is_average_pooling():
     torch.testing.assert_close(sta_cnn.weighted_pooling(maps, where), mean)
     torch.testing.assert_close(
         sta_cnn.weighted_pooling(maps, where, literal=True), mean / K**2)
-
-
-@pytest.mark.equation("sta_cnn", 9)
-def test_pooling_equals_a_loop():
-    maps = random(2, D, K, K).double()
-    where = random(2, K, K, seed=1).double().flatten(1).softmax(1)
-    where = where.view(2, K, K)
-    pooled = sum(where[:, None, i, j] * maps[:, :, i, j]
-                 for i in range(K) for j in range(K))
-    torch.testing.assert_close(
-        sta_cnn.weighted_pooling(maps, where), pooled, rtol=0, atol=1e-12)
-
-
-@pytest.mark.equation("sta_cnn", 5)
-def test_class_scores_are_sums_of_each_positions_share():
-    """Both sides of Eq. (5); pooling first is the cheap one."""
-    x = random(2, 7, K, K).double()
-    for literal, factor in ((True, 1), (False, 1 / K**2)):
-        torch.manual_seed(0)
-        head = sta_cnn.ClassScores(7, C, literal).double()
-        shares = torch.einsum("cm,nmhw->nchw", head.weight.weight, x)
-        torch.testing.assert_close(
-            head(x), factor * shares.sum((2, 3)), rtol=0, atol=1e-12)
 
 
 # The loss, Eq. (6), (10).
@@ -257,31 +216,6 @@ def test_without_weight_the_auxiliary_head_rests():
     terms["loss"].backward()
     assert net.scores.weight.weight.grad is None
     assert net.san.conv.weight.grad.abs().sum() > 0  # by Eq. (7)
-
-
-def test_sure_mistakes_are_selected_and_counted():
-    snippets = torch.zeros(1, 4, 3)
-    snippets[0, 2, 1], snippets[0, 0, 0] = 9, 3  # sure and wrong; right
-    h = sta_cnn.entropy(snippets)
-    for top, rate in ((1, 1.0), (2, 0.5)):
-        out = sta_cnn.STACNNOutput(
-            snippets.mean(1), None, snippets, TS(1, 4, top).select(h), None,
-            None)
-        found = sta_cnn.loss(out, torch.tensor([0]))["wrong"]
-        assert found.item() == rate
-
-
-@pytest.mark.parametrize("ts", [TS(1, 3, 1), TS(3, 1, 1)])
-def test_one_batch_of_one_class_or_more_is_learned(ts):
-    for label in (LABEL, torch.full((B,), 2)):
-        net, x = network().train(), pairs(3)
-        optimizer = torch.optim.Adam(net.parameters(), 0.01)
-        for _ in range(60):
-            terms = sta_cnn.loss(net(x, ts), label)
-            optimizer.zero_grad()
-            terms["loss"].backward()
-            optimizer.step()
-        assert terms["ce"] < 0.05 and terms["wrong"] == 0
 
 
 # The test, Eq. (11).
@@ -514,41 +448,6 @@ def test_warm_up_counts_training_steps_and_is_kept():
         assert again(pairs(), ts).selected.sum() == B
 
 
-@pytest.mark.parametrize("ts", [None, TS(1, 9, 2)])
-@pytest.mark.parametrize("stream", ["rgb", "flow"])
-def test_every_parameter_gets_a_gradient(ts, stream):
-    rgb = stream == "rgb"
-    net = network(san=rgb, inputs=3 if rgb else 10).train()
-    x = pairs() if rgb else random(B, N, 10, 16, 16)
-    sta_cnn.loss(net(x, ts), LABEL)["loss"].backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def test_bfloat16_trains_every_parameter():
-    """Autocast's cache must not hand on weights without their history."""
-    net, exact = network().train(), network().train()
-    with torch.autocast("cpu", torch.bfloat16):
-        out = net(pairs(), TS(3, 3, 1))
-    assert all(x.isfinite().all() for x in out)
-    sta_cnn.loss(out, LABEL)["loss"].backward()
-    reference = exact(pairs(), TS(3, 3, 1))
-    same = (out.selected == reference.selected).float().mean()
-    assert same > 0.9
-    for name, parameter in net.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def test_evaluation_is_deterministic():
-    net = network(dropout=0.5).eval()
-    for one, other in zip(net(pairs()), net(pairs()), strict=True):
-        assert torch.equal(one, other)
-
-
-# Short videos, and real networks.
-
-
 @pytest.mark.parametrize("frames", [1, 2, 5, 9])
 def test_a_video_with_fewer_frames_than_segments(frames):
     """Frames repeat, pairs end with the video; nothing is NaN."""
@@ -561,15 +460,3 @@ def test_a_video_with_fewer_frames_than_segments(frames):
     terms["loss"].backward()
     assert terms["loss"].isfinite()
     assert all(p.grad.isfinite().all() for p in net.parameters())
-
-
-@pytest.mark.parametrize(("channels", "shape"), [
-    (3, (2, 3, 3, 64, 64)), (4, (2, 3, 4, 64, 64))])
-def test_the_small_backbone_as_either_stream(channels, shape):
-    cnn = frame_cnn("small_narrow", channels=channels)
-    net = sta_cnn.STACNN(cnn, cnn.channels, C, side=8)
-    out = net(torch.rand(shape), TS(1, 3, 1))
-    sta_cnn.loss(out, LABEL[:2])["loss"].backward()
-    assert out.where.shape == (2, 3, 8, 8)
-    copied = copy.deepcopy(net).eval()
-    assert copied(torch.rand(shape)).logits.shape == (2, C)
