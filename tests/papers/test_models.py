@@ -52,11 +52,11 @@ def sta_cnn_(san=True):
 
 def sta_networks_(length=None, kind="sta"):
     cnn = clip_cnn("resnet3d_small")
-    added = sta_networks.insert(
+    sta_networks.insert(
         cnn, random(1, 8, 3, 32, 32), sta_networks.MODULES[kind])
-    for module in added.values():  # which starts at zero and passes nothing
-        last = getattr(module, "conv2", None) or module.excite
-        nn.init.normal_(last.weight, 0, 0.1)
+    for name, parameter in cnn.named_parameters():
+        if ".attention." in name:  # some start at zero and pass nothing
+            nn.init.normal_(parameter, 0, 0.1)
     net = sta_networks.STAClassifier(cnn, cnn.channels, 3, length=length)
     return net, lambda b: (random(b, 20, 3, 32, 32) if length
                            else random(b, 2, 8, 3, 32, 32),)
@@ -72,7 +72,8 @@ MODELS = [
     (sta_networks_, {"length": 8})]
 MORE = [(jsta_, {"head": "moe", "pool": "max"}), (jsta_, {"after": True}),
         (jsta_, {"attend": False}),
-        *((sta_networks_, {"kind": kind}) for kind in ("ta", "sa", "se", "stc"))]
+        *((sta_networks_, {"kind": kind})
+          for kind in ("ta", "sa", "se", "stc"))]
 every_model = pytest.mark.parametrize(("make", "options"), MODELS + MORE)
 
 
