@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.data.sampling import clips_of
-from lib.networks.cnn3d import clip_cnn
 from lib.papers import jsta
 
 B, T, D, K = 3, 5, 6, 4  # videos, clips, features, classes
@@ -354,22 +353,6 @@ def test_padded_videos_answer_as_if_they_came_alone():
         torch.testing.assert_close(together.when[row, :steps], alone.when[0])
         torch.testing.assert_close(
             together.where[row, :steps], alone.where[0])
-
-
-def test_the_paper_s_sizes():
-    """28 x 28 x 128 at the block with T = 4, 512 numbers a clip."""
-    cnn = clip_cnn("resnet3d")
-    cnn.stages["identity3b"] = jsta.SpatialAttention(128)
-    first = jsta.ClipClassifier(cnn, 512, 101)
-    second = jsta.TemporalClassifier(
-        512, 101, attention=jsta.TemporalAttention(512))
-    with torch.no_grad():
-        output = jsta.JSTA(first, second).eval()(
-            torch.rand(1, 1, 8, 3, 112, 112))
-    assert output.where.shape == (1, 4, 28, 28)
-    assert output.features.shape == (1, 1, 512)
-    assert output.logits.shape == (1, 101)
-    assert output.weights.item() == 1
 
 
 @pytest.mark.equation("jsta", 21)
