@@ -266,6 +266,8 @@ def test_what_is_frozen_does_not_change_and_train_does_not_wake_it():
     net, x = Parts(), torch.randn(2, 3, 4, 4, 4)
     assert training.freeze(net.first) is net.first
     before = copy.deepcopy(net.state_dict())
+    twin = copy.deepcopy(net)  # frozen by itself, not by its original
+    assert twin.first.train() is twin.first and not twin.first[1].training
     optimiser = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.1)
     for _ in range(2):
         assert net.train() is net and net.training
@@ -276,13 +278,6 @@ def test_what_is_frozen_does_not_change_and_train_does_not_wake_it():
     assert torch.equal(net.first(x), net.first(x))  # no dropout
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key]) == key.startswith("first"), key
-
-
-def test_a_copy_of_a_frozen_module_is_frozen_by_itself():
-    net = training.freeze(Parts())
-    twin = copy.deepcopy(net)
-    assert twin.train() is twin and not twin.first[1].training
-    assert twin.first.train() is twin.first
 
 
 def test_fine_tuning_trains_late_parts_and_every_module():

@@ -154,23 +154,6 @@ def test_scale_and_order_of_the_maps_do_not_matter(score):
     assert score(where[order], mask[order]).value == pytest.approx(value)
 
 
-@pytest.mark.parametrize("score", SCORES)
-def test_only_relevant_frames_when_asked(score):
-    mask = planted()
-    where = mask.float()
-    where[:, 1] = (~mask[:, 1]).float()  # looks away in the second frame
-    relevant = torch.tensor([[True, False, True], [True, False, True]])
-    assert score(where, mask).value == pytest.approx(3 / 5)
-    value, _, n = score(where, mask, relevant=relevant)
-    assert (value, n) == (1, 3)
-
-
-def test_no_actor_at_all_gives_nan_and_zero_frames():
-    mask = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
-    value, chance, n = metrics.mass_on_actor(torch.ones(1, 2, 2, 2), mask)
-    assert math.isnan(value) and math.isnan(chance) and n == 0
-
-
 def test_centre_prior_beats_chance_in_the_middle_and_loses_at_the_edge():
     middle, edge = torch.zeros(2, 1, 1, 12, 12, dtype=torch.bool)
     middle[..., 4:8, 4:8] = edge[..., :2, :2] = True
@@ -180,7 +163,6 @@ def test_centre_prior_beats_chance_in_the_middle_and_loses_at_the_edge():
     assert value > 2 * chance
     value, chance, _ = metrics.mass_on_actor(prior, edge)
     assert value < chance / 2
-
 
 
 def test_mass_on_relevant_by_hand():
