@@ -43,7 +43,7 @@ def test_no_host_gives_the_steps_by_hand(name, nobody, tmp_path, capsys):
     for options in ([], ["--splits-only"]):
         if name == "ut_interaction" and options:
             continue  # its lists are the names of the clips
-        code = script.run(script.__doc__, script.RECIPE,
+        code = script.main(script.__doc__, script.RECIPE,
                           ["--root", str(tmp_path), *options])
         said = capsys.readouterr()
         assert code == 1 and "By hand" in said.err
@@ -88,10 +88,10 @@ def test_other_scripts_start_in_any_folder(name, tmp_path):
 
 def recipe(source=None, counts=None, finish=None, inside=""):
     source = source or Source("set.zip")
-    return Recipe("Set", [
+    return Recipe("Set", None, [
         Part("set/lists", source, lists=True),
         Part("set/videos", source, inside=inside, finish=finish)],
-        counts or (lambda root, lists_only: [Count("videos", len([
+        counts or (lambda _, root, lists_only: [Count("videos", len([
             *(root / "set/videos").glob("*")]), 2)]))
 
 
@@ -181,7 +181,7 @@ def test_errors_say_the_mend(tmp_path, capsys):
 
 def test_counts_that_differ_are_said(tmp_path, capsys):
     given, root = packed(tmp_path / "given"), tmp_path / "root"
-    own = recipe(counts=lambda root, lists_only: [
+    own = recipe(counts=lambda *_: [
         Count("videos", 2, 3), Count("notes", 5)])
     assert prepare.main("x", own, ["--root", str(root), "--from",
                                    str(given)]) == 1
@@ -216,7 +216,7 @@ def test_official_lists_have_the_official_counts(name, tmp_path, capsys):
         (given / target).parent.mkdir(parents=True, exist_ok=True)
         (given / target).symlink_to(path.resolve())
     script = importlib.import_module(name)
-    code = script.run(script.__doc__, script.RECIPE, [
+    code = script.main(script.__doc__, script.RECIPE, [
         "--root", str(tmp_path / "root"), "--from", str(given),
         "--splits-only"])
     said = capsys.readouterr()
