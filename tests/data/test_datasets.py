@@ -291,7 +291,7 @@ def test_load_ucf101(tmp_path, monkeypatch):
 
 
 def test_load_says_what_it_lacks(tmp_path):
-    with pytest.raises(FileNotFoundError, match="UCF101.*DATA_ROOT"):
+    with pytest.raises(FileNotFoundError, match="UCF-101.*DATA_ROOT"):
         datasets.load("ucf101", data_root=tmp_path)
     ucf101(tmp_path)
     videos = sorted((tmp_path / "UCF-101").glob("*/*g01*"))
