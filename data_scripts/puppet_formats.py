@@ -16,12 +16,12 @@ from puppet_files import (
     Take,
     film,
     frames_of,
-    write_bytes,
     write_list,
     write_mat,
     write_text,
 )
 
+from lib.data.store import replacing
 from lib.worlds.actions import CLASSES, FPS
 from lib.worlds.puppets import camel
 
@@ -202,7 +202,8 @@ def flying_chairs(root: Path, order: Order) -> Counts:
             Image.fromarray(frame).save(root / f"data/{i:05d}_img{t}.ppm")
         field = sample["flow"][0].permute(1, 2, 0).numpy().astype("<f4")
         size = np.array([field.shape[1], field.shape[0]], "<i4")
-        write_bytes(path, b"PIEH" + size.tobytes() + field.tobytes())
+        with replacing(path) as beside:
+            beside.write_bytes(b"PIEH" + size.tobytes() + field.tobytes())
     write_text(root / "FlyingChairs_train_val.txt",
                "".join(f"{mark}\n" for mark in marks))
     return order.counts()
