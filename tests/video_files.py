@@ -1,4 +1,4 @@
-"""Video files for tests: frames that carry their number, encoded here."""
+"""Video files for tests: frames that carry their number; equal samples."""
 
 import os
 from fractions import Fraction
@@ -97,3 +97,16 @@ def real_samples():
     if not folder.is_dir():
         pytest.skip("no samples/ below DATA_ROOT")
     return sorted(folder.iterdir())
+
+
+def same(one, other):
+    """Samples or batches have the same keys, values and types."""
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        if torch.is_tensor(value) or (
+                isinstance(value, list) and torch.is_tensor(value[0])):
+            torch.testing.assert_close(
+                value, other[key], rtol=0, atol=0, equal_nan=True,
+                msg=lambda text, key=key: f"{key}: {text}")
+        else:
+            assert value == other[key] and type(value) is type(other[key])

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 import video_files
-from test_batches import same
-from video_files import coded, numbers, pictures, uneven
+from video_files import coded, numbers, pictures, same, uneven
 
 from lib import ROOT
 from lib.data import batches, datasets, decode, flow, sampling
@@ -223,6 +222,16 @@ def test_bad_options():
     for options in ({"on_error": "x"}, {"extras": ["x"]}):
         with pytest.raises(ValueError, match=f"{[*options][0]} .*'x'"):
             datasets.Videos([], classes=[], **options)
+
+
+def test_opening_a_data_set_decodes_nothing(tmp_path):
+    """Empty files are opened as a data set, and missed when asked for."""
+    items = [record(tmp_path / f"{i}.avi") for i in range(9)]
+    for item in items:
+        item.path.touch()
+    data = datasets.Videos(items, classes=["x"])
+    with pytest.raises(decode.VideoError, match="7.avi: the file is empty"):
+        data[7]
 
 
 def test_videos_travel_to_worker_processes(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lib import ROOT
-from lib.data import datasets, decode
+from lib.data import datasets
 from lib.data.sets import SETS, ucf101
 from lib.data.sets.records import Lists, Record, split_by_group
 
@@ -112,18 +112,6 @@ def test_indexing_ucf101_is_quick_and_small(official):
     tracemalloc.stop()
     assert len(lists.train) + len(lists.test) == 13320
     assert peak < 50e6
-
-
-def test_opening_a_data_set_decodes_nothing(tmp_path):
-    """Empty files are opened as a data set, and missed when asked for."""
-    records = [Record(tmp_path / f"{i}.avi", 0, str(i), str(i))
-               for i in range(50)]
-    for record in records:
-        record.path.touch()
-    data = datasets.Videos(records, classes=["x"])
-    assert len(data) == 50
-    with pytest.raises(decode.VideoError, match="7.avi: the file is empty"):
-        data[7]
 
 
 def test_a_hundred_thousand_groups_are_cut_in_seconds():

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_batches import same
+from video_files import same
 
 from lib.data import store
 from lib.data.store import Store

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torchvision.transforms import v2
+from video_files import same
 
 from lib.data import batches, datasets, transforms
 from lib.data.boxes import tight_boxes
@@ -49,18 +50,6 @@ def look(sample, view):
     """As `through` does it."""
     frame = tuple(sample["video"].shape[-2:])
     return cut(sample, view.crop(*frame), frame)
-
-
-def equal(one, other):
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        if isinstance(value, torch.Tensor):
-            assert value.dtype == other[key].dtype, key
-            assert torch.allclose(
-                value.double(), other[key].double(), atol=0, equal_nan=True
-            ), key
-        else:
-            assert value == other[key]
 
 
 # ------------------------------------------------------------ all together
@@ -125,8 +114,8 @@ def test_flow_and_boxes_agree_with_the_enlarged_pictures(mirror):
 
 
 def test_a_whole_crop_changes_nothing_and_two_mirrors_neither():
-    equal(look(moving(), View()), moving())
-    equal(cut(cut(moving(), whole(True), 64), whole(True), 64), moving())
+    same(look(moving(), View()), moving())
+    same(cut(cut(moving(), whole(True), 64), whole(True), 64), moving())
 
 
 def test_everything_follows_a_mirror():
@@ -318,11 +307,11 @@ def test_through_samples_the_part_and_cuts():
     seen = through(test, view)
     assert len(seen) == 2 and seen.classes == test.classes
     early = test.between(0, 2 / 3)
-    equal(seen[1], look(early[1], view))
+    same(seen[1], look(early[1], view))
     assert not torch.equal(early[1]["video"], test[1]["video"])
-    equal(through(test, View())[0], test[0])
+    same(through(test, View())[0], test[0])
     # a view's part is of the whole video
-    equal(through(test.between(0, 0.5), View())[0], test[0])
+    same(through(test.between(0, 0.5), View())[0], test[0])
     names = {through(test, v).identity(i)
              for v in spatio_temporal_22() for i in range(2)}
     assert len(names) == 44
