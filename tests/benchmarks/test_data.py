@@ -4,19 +4,15 @@ Plain PyAV decodes every frame into RGB; the loader gives 16 of them, probed,
 letterboxed to 112 pixels, as a sample. Whole files per round.
 """
 
-import os
 import time
 
 import av
 import pytest
-from video_files import real_samples
+from video_files import real, real_samples
 
-from lib import ROOT
 from lib.data import datasets, decode
 from lib.data.sets.records import Record
 from lib.worlds import puppets
-
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 
 
 @pytest.mark.parametrize("extras", [(), ("flow", "joints", "distractor")])
@@ -32,7 +28,7 @@ def clips():
     """Eight clips of UT-Interaction, and four single ones."""
     single = [p for p in real_samples() if p.name in (
         "test.avi", "test.mp4", "demo.mp4", "person01_walking_d1_uncomp.avi")]
-    folder = DATA_ROOT / "ut_interaction" / "clips_set1"
+    folder = real("ut_interaction") / "ut_interaction/clips_set1"
     return [*sorted(folder.glob("*.avi"))[:8], *single]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import video_files
-from video_files import coded, numbers, pictures, same, uneven
+from video_files import coded, numbers, pictures, real, same, uneven
 
 from lib import ROOT
 from lib.data import batches, datasets, decode, flow, sampling
@@ -18,7 +18,6 @@ from lib.data.sets.records import Record
 from lib.worlds import actions, puppets
 
 pytestmark = pytest.mark.timeout(120)
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 
 
 def write(path, count=20, colour=0):
@@ -340,10 +339,8 @@ def test_real_and_built_in_samples_have_the_same_types(tmp_path):
 
 
 def test_ut_interaction_real(tmp_path):
-    if not (DATA_ROOT / "ut_interaction").is_dir():
-        pytest.skip("no ut_interaction/ below DATA_ROOT")
-    splits = datasets.load("ut_interaction", data_root=DATA_ROOT, frames=8,
-                           size=48, cache=tmp_path, split="set1")
+    splits = datasets.load("ut_interaction", data_root=real("ut_interaction"),
+                           frames=8, size=48, cache=tmp_path, split="set1")
     assert len(splits.train) + len(splits.val) == len(splits.test) == 60
     assert not {r.group for r in splits.train.records} & {
         r.group for r in splits.val.records}

@@ -86,24 +86,16 @@ def test_one_frame(tmp_path):
     assert numbers(decode.read(path)) == [0]
 
 
-@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "ffv1"])
-def test_odd_sizes(tmp_path, codec):
+@pytest.mark.parametrize("codec, pix_fmt", [
+    ("mpeg4", "yuv420p"), ("mjpeg", "yuvj420p"), ("ffv1", "yuv420p"),
+    ("ffv1", "gray")])
+def test_odd_sizes(tmp_path, codec, pix_fmt):
     ramp = np.linspace(20, 230, 65).astype(np.uint8)
     frames = np.broadcast_to(ramp[:, None], (4, 47, 65, 3)).copy()
-    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    path = write(tmp_path / "clip.avi", frames, codec, pix_fmt)
-    clip = decode.read(path)
+    clip = decode.read(write(tmp_path / "clip.avi", frames, codec, pix_fmt))
     assert clip.shape == (4, 3, 47, 65)
     want = torch.from_numpy(frames).permute(0, 3, 1, 2)
     assert (clip.int() - want.int()).abs().max() < 16
-
-
-def test_grey(tmp_path):
-    frames = coded(5)
-    path = write(tmp_path / "clip.mkv", frames, "ffv1", "gray")
-    clip = decode.read(path)
-    assert numbers(clip) == list(range(5))
-    assert (clip == clip[:, :1]).all() and clip.float().std() > 10
 
 
 @pytest.mark.parametrize("matrix, turns", [
@@ -399,36 +391,26 @@ def test_cut_anywhere_what_is_left_is_exact(tmp_path, b_frames):
     """FFmpeg would fill the lost part of the last frame by guessing."""
     path = write(tmp_path / "clip.avi", noisy(60), b_frames=b_frames)
     whole, data = decode.read(path), path.read_bytes()
-    for share in np.linspace(0.4, 0.9, 40):
+    for share in np.linspace(0.4, 0.9, 20):
         path.write_bytes(data[: int(share * len(data))])
         part = before_the_flaw(path)
         assert 0 < len(part) < 60
         assert torch.equal(part, whole[: len(part)])
 
 
-def test_damage_is_not_painted_over(tmp_path):
-    path = write(tmp_path / "clip.avi", noisy(40))
+@pytest.mark.parametrize("frames, codec, pix_fmt, lost", [
+    (noisy, "mpeg4", "yuv420p", 30), (coded, "mjpeg", "yuvj420p", 3000)])
+def test_damage_is_not_painted_over(tmp_path, frames, codec, pix_fmt, lost):
+    path = write(tmp_path / "clip.avi", frames(40), codec, pix_fmt)
     whole, data = decode.read(path), bytearray(path.read_bytes())
     for share in np.linspace(0.3, 0.7, 20):
         bad, at = data.copy(), int(share * len(data))
-        bad[at : at + 30] = bytes(30)
+        bad[at : at + lost] = bytes(lost)
         path.write_bytes(bad)
-        assert decode.probe(path).flaw
+        with pytest.raises(decode.VideoError, match=r"frame \d+ is damaged"):
+            decode.read(path)
         part = before_the_flaw(path)
         assert torch.equal(part, whole[: len(part)])
-
-
-def test_a_damaged_frame_ends_the_video(tmp_path):
-    path = write(tmp_path / "clip.avi", coded(40), "mjpeg", "yuvj420p")
-    whole = decode.read(path)
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 3000] = bytes(3000)
-    path.write_bytes(data)
-    with pytest.raises(decode.VideoError, match=r"frame \d+ is damaged"):
-        decode.read(path)
-    part = before_the_flaw(path)
-    assert 10 < len(part) < 30 and torch.equal(part, whole[: len(part)])
 
 
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4", "clip.avi"])

@@ -1,6 +1,5 @@
 """MATLAB files that would rather harm: they are data alone."""
 
-import os
 import random
 import struct
 import time
@@ -12,11 +11,9 @@ import numpy as np
 import pytest
 from puppet_formats import structs
 from scipy.io import loadmat, savemat
+from video_files import real
 
-from lib import ROOT
 from lib.data import matlab
-
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 
 
 @pytest.fixture
@@ -69,9 +66,8 @@ def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, packed):
 
 
 def test_a_real_file_is_read_as_scipy_reads_it():
-    path = DATA_ROOT / "samples/joint_positions.mat"
-    if not path.is_file():
-        pytest.skip("no samples/joint_positions.mat below DATA_ROOT")
+    name = "samples/joint_positions.mat"
+    path = real(name) / name
     names = "pos_img", "pos_world"
     found, theirs = matlab.read_mat(path, *names), loadmat(path)
     assert all(np.array_equal(found[name], theirs[name]) for name in names)
