@@ -71,15 +71,10 @@ def write_video(path: Path, video: np.ndarray) -> None:
         out.mux(stream.encode())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, beside its place first."""
+def write_list(path: Path, lines: list[str], end: str = "\r\n") -> None:
+    """Write a list as the official ones are: one entry to a line."""
     with replacing(path) as beside:
-        beside.write_bytes(text.encode())
-
-
-def write_list(path: Path, lines: list[str]) -> None:
-    """Write a list as the official ones are: one entry to a line, CRLF."""
-    write_text(path, "".join(f"{line}\r\n" for line in lines))
+        beside.write_bytes("".join(f"{line}{end}" for line in lines).encode())
 
 
 def write_mat(path: Path, **variables: object) -> None:

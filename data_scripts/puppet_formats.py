@@ -18,7 +18,6 @@ from puppet_files import (
     frames_of,
     write_list,
     write_mat,
-    write_text,
 )
 
 from lib.data.store import replacing
@@ -155,8 +154,7 @@ def thumos14(root: Path, order: Order) -> Counts:
     for (part, action), own in lines.items():
         short, long, _ = names[part]
         folder = f"TH14_Temporal_annotations_{long}/annotation"
-        write_text(root / folder / f"{action}_{short}.txt",
-                   "\n".join(own) + "\n")
+        write_list(root / folder / f"{action}_{short}.txt", own, "\n")
     return order.counts()
 
 
@@ -169,11 +167,11 @@ def moments(root: Path, order: Order) -> Counts:
         part = names[take.part]
         video = f"{take.action}/{take.part}_{take.number}.mp4"
         film(take, root / part / video)
-        rows[part].append(f"{video},{take.action},3,0\n")
+        rows[part].append(f"{video},{take.action},3,0")
     for part, own in rows.items():
-        write_text(root / f"{part}Set.csv", "".join(own))
-    write_text(root / "moments_categories.txt", "".join(
-        f"{name},{i}\n" for i, name in enumerate(CLASSES)))
+        write_list(root / f"{part}Set.csv", own, "\n")
+    write_list(root / "moments_categories.txt", [
+        f"{name},{i}" for i, name in enumerate(CLASSES)], "\n")
     return order.counts()
 
 
@@ -204,8 +202,7 @@ def flying_chairs(root: Path, order: Order) -> Counts:
         size = np.array([field.shape[1], field.shape[0]], "<i4")
         with replacing(path) as beside:
             beside.write_bytes(b"PIEH" + size.tobytes() + field.tobytes())
-    write_text(root / "FlyingChairs_train_val.txt",
-               "".join(f"{mark}\n" for mark in marks))
+    write_list(root / "FlyingChairs_train_val.txt", marks, "\n")
     return order.counts()
 
 
