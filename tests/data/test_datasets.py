@@ -367,28 +367,20 @@ def both(tmp_path):
     return whole, path
 
 
-def test_motion_is_the_flow_that_follows_each_frame():
-    plain = datasets.load(n_train=1, n_val=1, n_test=2, frames=4).test
-    moving = datasets.load(n_train=1, n_val=1, n_test=2, frames=4,
-                           fields=2).test
-    assert "motion" not in plain[1]
-    assert torch.equal(plain[1]["video"], moving[1]["video"])
-    whole = moving.data[1]["video"]
-    motion = moving[1]["motion"]
-    assert motion.shape == (4, 4, 64, 64) and motion.dtype == torch.float16
-    for row, start in enumerate([2, 6, 10, 13]):  # 13: frames end at 15
-        by_hand = flow.dis(whole[start:start + 3]).flatten(0, 1)
-        assert torch.equal(motion[row], by_hand.half())
-
-
-def test_motion_of_a_file_follows_its_own_frames(both):
+def test_motion_is_the_flow_that_follows_each_frame(both):
     whole, path = both
-    sample = datasets.Videos([record(path)], classes=["x"], frames=4,
-                             size=64, fields=2)[0]
-    assert torch.equal(sample["video"], whole[sampling.sample_uniform(16, 4)])
+    real = datasets.Videos([record(path)], classes=["x"], frames=4, size=64,
+                           fields=2)
+    drawn = datasets.load(n_train=1, n_val=1, n_test=1, frames=4,
+                          fields=2).test
     starts = torch.tensor([2, 6, 10, 13])  # frames end at 15
     by_hand = flow.stacked(whole[starts[:, None] + torch.arange(3)])
-    assert torch.equal(sample["motion"], by_hand)
+    for one in (real[0], drawn[0]):
+        kept = sampling.sample_uniform(16, 4)
+        assert torch.equal(one["video"], whole[kept])
+        assert torch.equal(one["motion"], by_hand)
+    plain = datasets.load(n_train=1, n_val=1, n_test=1, frames=4).test
+    assert "motion" not in plain[0]
 
 
 def test_a_part_of_each_video(both):

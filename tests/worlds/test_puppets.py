@@ -133,26 +133,6 @@ def test_written_files_are_the_videos(tmp_path):
         assert error.mean() < 6
 
 
-def test_written_lists_are_as_official_ones(tmp_path):
-    writer.main(tmp_path, n_train=28, n_test=14, size=32, frames=10)
-    lists = tmp_path / "ucfTrainTestlist"
-    classes, train, test = (
-        (lists / name).read_text(encoding="utf-8").splitlines()
-        for name in ("classInd.txt", "trainlist01.txt", "testlist01.txt"))
-    classes = [line.split() for line in classes]
-    number = {name: n for n, name in classes}
-    assert [n for n, _ in classes] == [str(i) for i in range(1, 15)]
-    assert (len(train), len(test)) == (28, 14)
-    for line in train:
-        path, given = line.split()
-        assert number[path.split("/")[0]] == given
-        assert (tmp_path / "UCF-101" / path).is_file()
-    groups = [{line.split("_")[2] for line in lines}
-              for lines in (train, test)]
-    assert not groups[0] & groups[1]
-    assert not list(tmp_path.rglob("*.part"))
-
-
 def test_writing_again_mends_and_refuses_a_mixture(tmp_path):
     small = {"n_train": 14, "n_test": 14, "size": 32, "frames": 10}
     writer.main(tmp_path, **small)
