@@ -40,15 +40,12 @@ def alike(sample: Mapping[str, Any], first: Mapping[str, Any]) -> None:
     """Raise a ValueError unless both samples have the same keys and shapes."""
     one, other = (
         {k: () if k in RAGGED else tuple(getattr(v, "shape", ()))
-         for k, v in mapping.items()}
-        for mapping in (sample, first)
-    )
+         for k, v in mapping.items()} for mapping in (sample, first))
     if one != other:
         raise ValueError(
             f"sample {sample.get('name')} has {one}, the first {other}: all "
             "need the same keys and shapes; sample a fixed number of frames "
-            "and letterbox to one size"
-        )
+            "and letterbox to one size")
 
 
 class Columns(Dataset):
@@ -59,10 +56,8 @@ class Columns(Dataset):
     DataLoader's `collate_fn=collate` lets it pass.
     """
 
-    def __init__(
-        self, columns: Mapping[str, torch.Tensor | list], *,
-        classes: Sequence[str] = (),
-    ):
+    def __init__(self, columns: Mapping[str, torch.Tensor | list], *,
+                 classes: Sequence[str] = ()):
         lengths = {key: len(column) for key, column in columns.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"columns need one common length, got {lengths}")
@@ -73,20 +68,16 @@ class Columns(Dataset):
         return len(next(iter(self.columns.values())))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = {}
-        for key, column in self.columns.items():
-            value = column[index]
-            number = isinstance(value, torch.Tensor) and value.ndim == 0
-            sample[key] = value.item() if number else value
-        return sample
+        sample = {key: column[index] for key, column in self.columns.items()}
+        return {key: value.item() if isinstance(value, torch.Tensor)
+                and value.ndim == 0 else value
+                for key, value in sample.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         rows = torch.as_tensor(indices)
-        batch = {}
-        for key, column in self.columns.items():
-            tensor = isinstance(column, torch.Tensor)
-            batch[key] = column[rows] if tensor else [column[i] for i in rows]
-        return batch
+        return {key: column[rows] if isinstance(column, torch.Tensor)
+                else [column[i] for i in rows]
+                for key, column in self.columns.items()}
 
 
 def gathered(batches: Iterable[Mapping[str, Any]], total: int, *,
