@@ -116,3 +116,9 @@ def in_memory(dataset: Dataset) -> Columns:
     each = (collate([dataset[i]]) for i in range(len(dataset)))
     return gathered(each, len(dataset),
                     classes=getattr(dataset, "classes", ()))
+
+
+def columns(data: Dataset, keys: Sequence[str]) -> dict[str, Any]:
+    """What all samples hold under these keys, as one batch; no other keys."""
+    return collate([{key: sample[key] for key in keys if key in sample}
+                    for sample in (data[i] for i in range(len(data)))])
