@@ -138,3 +138,9 @@ class _Paired(Dataset):
             f"other_{key}": value for key, value in more.items()
             if key == "label" or (
                 isinstance(value, torch.Tensor) and key not in RAGGED)}
+
+
+def columns(data: Dataset, keys: Sequence[str]) -> dict[str, Any]:
+    """What all samples hold under these keys, as one batch; no other keys."""
+    return collate([{key: sample[key] for key in keys if key in sample}
+                    for sample in (data[i] for i in range(len(data)))])

@@ -135,3 +135,15 @@ def clips_of(video: Tensor, length: int = 8,
     clips = video[rows, torch.minimum(frame, lengths - 1)]
     real = frame[::length] + length <= lengths.clamp_min(length)
     return clips.unflatten(1, (-1, length)), real
+
+
+def some_clips(clips: Tensor, real: Tensor,
+               count: int) -> tuple[Tensor, Tensor]:
+    """`count` random clips of each video, in their order, of `clips_of`.
+
+    A video of fewer real clips has padding behind them, as before.
+    """
+    draw = torch.rand(real.shape).to(real.device).masked_fill(~real, -1)
+    pick = draw.topk(min(count, real.shape[1])).indices.sort(1).values
+    rows = torch.arange(len(clips), device=clips.device)[:, None]
+    return clips[rows, pick], real[rows, pick]

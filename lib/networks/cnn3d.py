@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from lib.data.sampling import clips_of
 from lib.networks.pretrained import (
     KINETICS,
     load_weights,
@@ -84,6 +85,21 @@ class ClipCNN(nn.Module):
         return rearrange(x, "n c t h w -> n t c h w")
 
 
+class OnVideos(nn.Module):
+    """A network of clips, on whole videos ``(B, n, 3, H, W)``.
+
+    net: called with what `clips_of` makes of the videos, as `jsta.JSTA`.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, video: Tensor) -> tuple:
+        """Whatever the network returns."""
+        return self.net(*clips_of(video))
+
+
 def conv_bn(inputs: int, outputs: int, kernel: Sizes, stride: Sizes = 1,
             groups: int = 1) -> list[nn.Module]:
     """A 3D convolution without bias that keeps the size, and its norm."""
@@ -134,6 +150,7 @@ def resnet3d(widths: tuple[int, int, int, int, int],
 
 
 def c3d(widths: tuple[int, int, int, int, int], units: int, side: int,
+        dropout: float = 0.5,
         **statistics: tuple[float, float, float]) -> ClipCNN:
     """C3D (Tran et al., ICCV 2015): stages conv1 to conv5, fc6 and fc7.
 
@@ -157,7 +174,7 @@ def c3d(widths: tuple[int, int, int, int, int], units: int, side: int,
         stages[f"conv{i}"] = nn.Sequential(*layers, pool)
     for name, kernel in (("fc6", (1, side, side)), ("fc7", 1)):
         stages[name] = nn.Sequential(
-            nn.Conv3d(inputs, units, kernel), nn.ReLU(), nn.Dropout(0.5))
+            nn.Conv3d(inputs, units, kernel), nn.ReLU(), nn.Dropout(dropout))
         inputs = units
     stages["fc6"].insert(0, nn.AdaptiveAvgPool3d((1, side, side)))
     # attention goes behind the ReLU of a stage's last convolution
@@ -174,7 +191,8 @@ MAKERS = {
     "resnet3d": lambda: resnet3d((64, 64, 128, 256, 512), **KINETICS),
     "resnet3d_small": lambda: resnet3d((8, 8, 16, 32, 64)),
     "c3d": lambda: c3d((64, 128, 256, 512, 512), 4096, side=4),
-    "c3d_small": lambda: c3d((8, 16, 32, 64, 64), 128, side=2),
+    # one so small learns nothing with dropout
+    "c3d_small": lambda: c3d((8, 16, 32, 64, 64), 128, side=2, dropout=0.0),
 }
 
 

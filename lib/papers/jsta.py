@@ -44,16 +44,19 @@ class SpatialAttention(nn.Module):
     """The block inside a 3D CNN, Eq. (12)-(17): ``(N, C, T, h, w)`` to same.
 
     As softmaxes are positive, the two ReLUs of Eq. (14), (16) are one:
-    relu(relu(G X) A) = G A relu(X). After a call `seen` holds G A, averaged
-    over channels. Weights start at N(0, 0.01), as released: gates are even.
+    relu(relu(G X) A) = G A relu(X). It does nothing where X comes out of a
+    ReLU; then the block can only enlarge X. After a call `seen` holds G A,
+    averaged over channels. Weights start at N(0, 0.01), as released: gates
+    are even.
 
     Args:
         channels: C.
         over: what each softmax runs over: "spatial", a frame's positions,
             as Eq. (3) defines it; "channel" (released); "spatiotemporal".
-        literal: as printed: two softmaxes leave 1e-7 to 1e-4 of X, and the
-            block does nothing. By default each is multiplied by its number
-            of entries, so that a gate is one on average.
+        literal: as printed: two softmaxes leave 1e-7 to 1e-4 of X at the
+            paper's size, and the block does nothing. By default each is
+            multiplied by its number of entries, so that a gate is one on
+            average.
     """
 
     def __init__(self, channels: int, over: str = "spatial", *,

@@ -242,7 +242,7 @@ def attention_scores(outputs: Mapping[str, Any], truth: Mapping[str, Any],
     """
     found: dict[str, float] = {}
     where, when = outputs.get("where"), outputs.get("when")
-    spans, relevant = outputs["spans"], truth.get("relevant")
+    spans, relevant = outputs.get("spans"), truth.get("relevant")
 
     def on_frames(values: Tensor) -> Tensor:
         return expand(values, spans, frames)
