@@ -31,11 +31,13 @@ BLOCK = 2**16  # bytes read at once, so the longest header of a tar too
 BY_HAND = "unpack it yourself and give the folder by --from"
 # Errors of the disk that a damaged archive brings about.
 CLASHES = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
-# program: how it lists the names, how it unpacks. bsdtar is last: it reads
-# no solid archives of the third version.
+# program: how it lists the names, how it unpacks; 7zz is Debian's 7z.
+# bsdtar is last: it reads no solid archives of the third version.
 TOOLS = {
     "unar": ("lsar -json {rar}",
              "unar -quiet -no-directory -output-directory {into} {rar}"),
+    "7z": ("7z l -slt -ba {rar}", "7z x -y -bso0 -o{into} {rar}"),
+    "7zz": ("7zz l -slt -ba {rar}", "7zz x -y -bso0 -o{into} {rar}"),
     "unrar": ("unrar lb {rar}", "unrar x -o- -idq {rar} {into}/"),
     "bsdtar": ("bsdtar -tf {rar}",
                "bsdtar -xf {rar} -C {into} --no-same-owner"),
@@ -203,13 +205,22 @@ def _rar(archive: Path, into: Path, bounds: _Bounds) -> None:
         return _call(archive, words, lambda: bounds.weight(_weight(into)))
 
     listing, extract = TOOLS[tool]
-    text = call(listing)
-    # lines end with a line feed alone
-    names = text.removesuffix("\n").split("\n") if tool != "unar" else [
-        entry["XADFileName"] for entry in json.loads(text)["lsarContents"]]
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(_listed(tool, call(listing))):
         bounds.entry(name)
     call(extract)
+
+
+def _listed(tool: str, text: str) -> list[str]:
+    """The names in a listing, whose lines end with a line feed alone."""
+    if tool == "unar":
+        return [entry["XADFileName"] for entry in
+                json.loads(text)["lsarContents"]]
+    lines = text.removesuffix("\n").split("\n")
+    if tool in ("7z", "7zz"):
+        # a name with a line feed goes on in a line without "Path"
+        return [line.removeprefix("Path = ") for line in lines
+                if line.startswith("Path = ") or "/../" in f"/{line}/"]
+    return lines
 
 
 def _call(archive: Path, command: list[str], watch: Callable[[], None]

@@ -307,11 +307,14 @@ archive = zipfile.ZipFile(next(w for w in words if w.endswith(".rar")))
 names = archive.namelist()
 if words[0] in ("-tf", "lb"):
     print(*names, sep="\\n")
+elif words[0] == "l":
+    print(*("Path = " + n for n in names), sep="\\n")
 elif words[0] == "-json":
     print(json.dumps({{"lsarContents": [{{"XADFileName": n}}
                                        for n in names]}}))
 else:
-    into = next(w for w in words[::-1] if os.path.isdir(w))
+    into = next(w.removeprefix("-o") for w in words[::-1]
+                if os.path.isdir(w.removeprefix("-o")))
     for info in archive.infolist():
         data, path = archive.read(info), os.path.join(into, info.filename)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -375,7 +378,7 @@ def test_rar(given, place, tool, monkeypatch):
 
 def test_no_program_for_rar(given, place, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(RuntimeError, match="unar, unrar, bsdtar.*--from"):
+    with pytest.raises(RuntimeError, match="unar, 7z, .*unrar.*--from"):
         unpack(rar(given), place)
     assert not [*place.parent.iterdir()]
 
