@@ -29,7 +29,7 @@ from lib.worlds import actions
 RATES = ("lr", "lr_baseline", "lr_finetune", "lr_c3d", "lr_t", "lr_san",
          "lr_flow", "lr_gates")
 RANGES = {  # the least and the most, of lists that of each item
-    "n_train": (1, 10**6), "n_lengths": (1, 10**6),
+    "n_train": (1, 10**6),
     "n_test": (8, 10**6),  # the pictures show the first eight
     "frames": (1, 10_000), "frames_test": (0, 10_000), "window": (0, 10_000),
     "size": (32, 1024), "crop": (32, 1024),  # networks halve it five times
@@ -40,7 +40,7 @@ RANGES = {  # the least and the most, of lists that of each item
     **dict.fromkeys(("finetune", "san_steps"), (0, 10**8)),
     **dict.fromkeys(RATES, (1e-9, 10.0)),
     "decay": (0.0, 1.0), "dropout": (0.0, 0.99), "actor": (0.0, 1e3),
-    "aux": (0.0, 1e3), "alpha": (0.0, 1e6), "seeds": (0, 2**31 - 1),
+    "aux": (0.0, 1e3), "lr_share": (0.0, 1.0), "alpha": (0.0, 1e6), "seeds": (0, 2**31 - 1),
     "gamma": (1e-3, 1e3), "fusion": (0.0, 1e3),
 }
 LISTS = {  # what the items are, how many (0: any), and an example
