@@ -9,6 +9,7 @@ import ast
 import difflib
 import json
 import math
+import reprlib
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatch
@@ -28,7 +29,7 @@ from lib.worlds import actions
 RATES = ("lr", "lr_baseline", "lr_finetune", "lr_c3d", "lr_t", "lr_san",
          "lr_flow", "lr_gates")
 RANGES = {  # the least and the most, of lists that of each item
-    "n_train": (1, 10**6), "n_lengths": (1, 10**6),
+    "n_train": (1, 10**6),
     "n_test": (8, 10**6),  # the pictures show the first eight
     "frames": (1, 10_000), "frames_test": (0, 10_000), "window": (0, 10_000),
     "size": (32, 1024), "crop": (32, 1024),  # networks halve it five times
@@ -39,7 +40,7 @@ RANGES = {  # the least and the most, of lists that of each item
     **dict.fromkeys(("finetune", "san_steps"), (0, 10**8)),
     **dict.fromkeys(RATES, (1e-9, 10.0)),
     "decay": (0.0, 1.0), "dropout": (0.0, 0.99), "actor": (0.0, 1e3),
-    "aux": (0.0, 1e3), "alpha": (0.0, 1e6), "seeds": (0, 2**31 - 1),
+    "aux": (0.0, 1e3), "lr_share": (0.0, 1.0), "alpha": (0.0, 1e6), "seeds": (0, 2**31 - 1),
     "gamma": (1e-3, 1e3), "fusion": (0.0, 1e3),
 }
 LISTS = {  # what the items are, how many (0: any), and an example
@@ -88,21 +89,16 @@ def check(notebook: Mapping[str, Any], **choices: Collection | range) -> None:
     for name, value in given.items():
         allowed = choices.get(name, CHOICES.get(name))
         if words := _fault(name, kinds[name], value, allowed):
-            how = _how(name, kinds[name], value, allowed)
+            how = _how(name, kinds[name], allowed)
             faults[name] = f"{words}; papermill: {how}"
     sound = {k: v for k, v in given.items() if k not in faults}
     faults |= dict(_together(sound, choices)) | dict(_opened(sound))
     if faults:
         raise ParameterError("\n".join([
             f"{len(faults)} of the parameters cannot be so:",
-            *(f"  {name} = {_short(notebook[name])}: {words}"
+            *(f"  {name} = {reprlib.repr(notebook[name])}: {words}"
               for name, words in faults.items()),
             "papermill also takes them from a file: -f FILE.yaml"]))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]} ... {text[-15:]}"
 
 
 def _unknown(notebook: Mapping, kinds: Collection[str]) -> dict[str, str]:
@@ -132,12 +128,13 @@ def _fault(name: str, kind: type, value: Any,
         each = f"one of {', '.join(map(str, allowed))}"
     elif high < math.inf:
         each += f" from {low:,} to {high:,}"
+    if item is float and type(value) is str:
+        each += " (to YAML 1e-3 is a text, 1.0e-3 a number)"
 
     def right(x: Any) -> bool:
-        if item in (int, float):
-            number = type(x) in (int, item) and low <= x <= high
-            return number and (allowed is None or x in allowed)
-        return type(x) is item and (allowed is None or x in allowed)
+        known = type(x) is item or item is float and type(x) is int
+        return known and (item not in (int, float) or low <= x <= high) and (
+            allowed is None or x in allowed)
 
     if kind is dict and allowed:
         fine = type(value) is dict and {*value} <= {*allowed} and all(
@@ -159,29 +156,20 @@ def _fault(name: str, kind: type, value: Any,
     return ""
 
 
-def _how(name: str, kind: type, value: Any,
-         allowed: Collection | None) -> str:
+def _how(name: str, kind: type, allowed: Collection | None) -> str:
     """How papermill is told a parameter of this type."""
-    some = [str(x) for x in allowed or ()]
-    if kind is list:
-        example = LISTS[name][2] if name in LISTS else "[...]"
-        return f"-y '{{{name}: {json.dumps(some[:2]) if some else example}}}'"
-    if kind is dict:
-        return f"-y '{{{name}: {{{(*some, 'NAME')[0]}: FILE}}}}'"
-    if kind is str:  # -r does not read a number or None from a text
-        flag = "-p" if some or type(value) is str else "-r"
-        return f"{flag} {name} {(*some, 'TEXT')[0]}"
+    if kind in (int, float):
+        return f"-p {name} NUMBER"
     if kind is bool:
         return f"-p {name} True or -p {name} False"
-    low, high = RANGES.get(name, (-math.inf, math.inf))
-    try:
-        number = kind(float(value))
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not low <= number <= high:
-        return f"-p {name} NUMBER"
-    yaml = f", in YAML {name}: {number!r}" if type(value) is str else ""
-    return f"-p {name} {number!r}{yaml}"
+    some = [str(x) for x in allowed or ()]
+    if kind is list:
+        example = json.dumps(some[:2]) if some else LISTS[name][2]
+        return f"-y '{{{name}: {example}}}'"
+    if kind is dict:
+        return f"-y '{{{name}: {{{(*some, 'NAME')[0]}: FILE}}}}'"
+    # -r does not read a number or None from a text, as -p does
+    return f"-r {name} {(*some, 'TEXT')[0]}"
 
 
 def _together(given: Mapping, choices: Mapping) -> Iterator[tuple[str, str]]:
@@ -194,7 +182,7 @@ def _together(given: Mapping, choices: Mapping) -> Iterator[tuple[str, str]]:
         yield "classes", (
             f"puppets do not show {', '.join(sorted(unknown))}, but "
             f"{', '.join(actions.CLASSES)}; papermill: "
-            f"{_how('classes', list, None, None)}")
+            f"{_how('classes', list, None)}")
     if given.get("san_target") == "exact" and "dataset" in given and (
             not built_in):
         yield "san_target", ("only puppets know their exact flow; papermill: "
@@ -210,18 +198,15 @@ def _together(given: Mapping, choices: Mapping) -> Iterator[tuple[str, str]]:
     if pixels > 2**30:
         yield "frames", (
             f"one video with size = {given['size']} takes "
-            f"{3 * pixels / 1e9:.0f} GB; papermill: -p frames NUMBER or "
-            "-p size NUMBER, a smaller one")
+            f"{3 * pixels / 1e9:.0f} GB; papermill: -p frames NUMBER")
     for name, known in choices.items():
         weights = name.replace("backbone", "weights")
-        if weights != name and isinstance(known, Mapping) and (
-                {name, weights} <= {*given}):
+        if weights != name and {name, weights} <= {*given}:
             fit = known[given[name]]
             if not any(fnmatch(given[weights], each) for each in fit):
                 yield weights, (
                     f"with {name} = {given[name]!r} it must be one of "
-                    f"{', '.join(fit)}; papermill: -p {name} {given[name]} "
-                    f"-p {weights} {fit[0]}")
+                    f"{', '.join(fit)}; papermill: -p {weights} {fit[0]}")
     if "device" in given:
         try:
             training.find_device(given["device"])
