@@ -13,7 +13,6 @@ to 255 do not fit float16), for `frame_cnn("bninception", FILE)`.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib import ROOT  # noqa: E402
+from lib.data.store import replacing  # noqa: E402
 from lib.networks import bninception, cnn2d  # noqa: E402
 
 
@@ -35,10 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     net = cnn2d.frame_cnn("bninception")
     bninception.load_published(
         net, torch.load(chosen.source, weights_only=True, map_location="cpu"))
-    chosen.to.parent.mkdir(parents=True, exist_ok=True)
-    beside = chosen.to.with_suffix(".tmp")
-    save_file(net.state_dict(), beside)
-    os.replace(beside, chosen.to)
+    with replacing(chosen.to) as beside:
+        save_file(net.state_dict(), beside)
     print(f"{len(net.state_dict())} weights in {chosen.to}")
 
 

@@ -1,11 +1,7 @@
-"""Get a file: from what the user has, else by download, whole or not at all.
-
-pooch checks hashes and puts a file in its place; `Resuming` is the part of
-the download that pooch leaves to others: it goes on where it was cut off.
-"""
+"""Get a file by download: whole or not at all; a cut one goes on."""
 
 import contextlib
-import json
+import hashlib
 import os
 import shutil
 import sys
@@ -13,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pooch
 import requests
 from tqdm import tqdm
 
@@ -35,9 +30,12 @@ def checked(source: Source, path: Path) -> Path:
     if source.size not in (None, size):
         raise ValueError(f"{path} has {size} bytes, the published file "
                          f"{source.size}: get it again")
-    if source.hash and not pooch.hashes.hash_matches(str(path), source.hash):
-        raise ValueError(f"{path} does not have the published hash "
-                         f"{source.hash}: get it again")
+    if source.hash:
+        kind, _, known = source.hash.partition(":")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, kind).hexdigest() != known:
+                raise ValueError(f"{path} does not have the published hash "
+                                 f"{source.hash}: get it again")
     return path
 
 
@@ -59,111 +57,83 @@ def locked(folder: Path) -> Iterator[None]:
 def download(source: Source, folder: Path) -> Path:
     """The file in `folder`, downloaded unless it is there and right.
 
-    Raises Unreachable if the host does not answer to the end, ValueError if
-    what came is not what was published, OSError if the disk is full.
+    What has come is kept as `<name>.part`, and beside it what tells the
+    host's file from another version: it is continued only if the host still
+    has the same. Raises Unreachable if the host does not answer to the end,
+    ValueError if what came is not what was published, OSError if the disk
+    is full.
     """
+    path, part = folder / source.name, folder / f"{source.name}.part"
     if not source.url:
         raise Unreachable(f"{source.name} has no public address")
-    keeper = pooch.create(path=folder, base_url=source.host,
-                          registry={source.name: source.hash})
-    try:
-        return checked(source, Path(
-            keeper.fetch(source.name, downloader=Resuming(source))))
-    except requests.RequestException as error:
-        raise Unreachable(f"{source.url}: {error}") from error
-
-
-class Resuming:
-    """A downloader for pooch that goes on with what an earlier one left.
-
-    What has come is kept as `<name>.part` beside the file, and what the
-    host said of it as `<name>.part.json`: it is continued only if the host
-    still has the same file, or if a published hash will tell.
-    """
-
-    def __init__(self, source: Source):
-        self.source = source
-
-    def __call__(self, url: str, output: str, keeper: pooch.Pooch) -> None:
-        part = Path(keeper.abspath) / f"{self.source.name}.part"
-        for attempt in range(TRIES):
-            try:
-                self._continue(url, part)
-                break
-            except requests.RequestException as error:
-                answer = getattr(error, "response", None)
-                gone = answer is not None and answer.status_code < 500
-                if gone or attempt == TRIES - 1:
-                    raise
-                time.sleep(WAIT * 2**attempt)
-        os.replace(part, output)
-        _note(part).unlink(missing_ok=True)
-
-    def _continue(self, url: str, part: Path) -> None:
-        known, have = self._known(url, part)
-        if have and have == known["total"]:
-            return  # killed before it was put in its place
-        headers = {"Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-            if known["tag"]:
-                headers["If-Range"] = known["tag"]
-        with requests.get(url, headers=headers, stream=True,
-                          timeout=TIMEOUT) as answer:
-            if answer.status_code == 416:  # nothing after what we have
-                part.unlink()
-                raise requests.ConnectionError(f"{url} became shorter")
-            answer.raise_for_status()
-            begin = f"bytes {have}-"
-            if answer.status_code != 206 or not answer.headers.get(
-                    "Content-Range", "").startswith(begin):
-                have = 0  # the host begins anew
-            length = answer.headers.get("Content-Length")
-            total = None if length is None else have + int(length)
-            self._plausible(url, total, part.parent, have)
-            _note(part).write_text(json.dumps(
-                {"url": url, "tag": _tag(answer.headers), "total": total}))
-            with part.open("ab" if have else "wb") as out, tqdm(
-                    total=total, initial=have, unit="B", unit_scale=True,
-                    desc=self.source.name, file=sys.stderr) as bar:
-                # small blocks: the one in which the answer ends is lost
-                for block in answer.iter_content(BLOCK):
-                    out.write(block)
-                    bar.update(len(block))
-        if total is not None and (size := part.stat().st_size) != total:
-            raise requests.ConnectionError(
-                f"cut off after {size} of {total} bytes")
-
-    def _known(self, url: str, part: Path) -> tuple[dict, int]:
-        """What was said of the part, and how much of it can be kept."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return checked(source, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for attempt in range(TRIES):
         try:
-            known = json.loads(_note(part).read_text())
-            same = known["url"] == url and bool(
-                known["tag"] or self.source.hash)
-            return known, part.stat().st_size if same else 0
-        except (OSError, ValueError, KeyError, TypeError):
-            return {"tag": None}, 0
-
-    def _plausible(self, url: str, total: int | None, folder: Path,
-                   have: int) -> None:
-        if total is None:
-            return
-        if self.source.size not in (None, total):
-            raise ValueError(
-                f"{url} offers {total} bytes, the published file has "
-                f"{self.source.size}: it is not that file")
-        free = shutil.disk_usage(folder).free
-        if total - have > free:
-            raise OSError(f"{self.source.name} needs {total - have} more "
-                          f"bytes in {folder}, {free} are free")
+            _continue(source, part)
+            break
+        except requests.RequestException as error:
+            answer = error.response
+            gone = answer is not None and answer.status_code < 500
+            if gone or attempt == TRIES - 1:
+                raise Unreachable(f"{source.url}: {error}") from error
+            time.sleep(WAIT * 2**attempt)
+    _tag_of(part).unlink(missing_ok=True)
+    try:
+        os.replace(checked(source, part), path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
-def _note(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
+def _continue(source: Source, part: Path) -> None:
+    """Get what lacks of a file; an error of requests if it is cut off."""
+    headers, have = {"Accept-Encoding": "identity"}, 0
+    with contextlib.suppress(OSError):
+        if tag := _tag_of(part).read_text():
+            have = part.stat().st_size
+            headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+    with requests.get(source.url, headers=headers, stream=True,
+                      timeout=TIMEOUT) as answer:
+        if have and answer.status_code == 416:
+            return  # nothing lacks: killed before it was put in its place
+        answer.raise_for_status()
+        if answer.status_code != 206:
+            have = 0  # the host begins anew
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        if total is not None:
+            _require_plausible(source, total, part.parent, have)
+        tag = answer.headers.get("ETag", "")
+        if not tag.startswith('"'):  # one that begins with W/ tells too little
+            tag = answer.headers.get("Last-Modified", "")
+        if not have:
+            part.unlink(missing_ok=True)  # before the other version's tag
+        _tag_of(part).write_text(tag)
+        with part.open("ab" if have else "wb") as out, tqdm(
+                total=total, initial=have, unit="B", unit_scale=True,
+                desc=source.name, file=sys.stderr) as bar:
+            # small blocks: the one in which the answer ends is lost
+            for block in answer.iter_content(BLOCK):
+                out.write(block)
+                bar.update(len(block))
+    if total is not None and (size := part.stat().st_size) != total:
+        raise requests.ConnectionError(
+            f"cut off after {size} of {total} bytes")
 
 
-def _tag(headers: dict) -> str | None:
-    """What tells the host's file from another version of it."""
-    tag = headers.get("ETag", "")
-    strong = tag if tag.startswith('"') else None
-    return strong or headers.get("Last-Modified")
+def _require_plausible(source: Source, total: int, folder: Path,
+                       have: int) -> None:
+    if source.size not in (None, total):
+        raise ValueError(
+            f"{source.url} offers {total} bytes, the published file has "
+            f"{source.size}: it is not that file")
+    free = shutil.disk_usage(folder).free
+    if total - have > free:
+        raise OSError(f"{source.name} needs {total - have} more bytes in "
+                      f"{folder}, {free} are free")
+
+
+def _tag_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.tag")

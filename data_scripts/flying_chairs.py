@@ -9,21 +9,21 @@ STA-CNN's attention network is trained on flow first.
     python data_scripts/flying_chairs.py --root data
 """
 
-import sys
 from pathlib import Path
+from types import ModuleType
 
-from prepare import Count, Part, Recipe
-from prepare import main as run
+from prepare import Count, Part, Recipe, main
 
 from lib.data.sets import flying_chairs
 
 
-def counts(root: Path, lists_only: bool) -> list[Count]:
+def counts(reader: ModuleType, root: Path, lists_only: bool
+           ) -> list[Count]:
     """The pairs of both lists, and those that are there."""
-    parts = {part: flying_chairs.pairs(root, part, lists_only=lists_only)
-             for part in flying_chairs.COUNTS}
+    parts = {part: reader.pairs(root, part, lists_only=lists_only)
+             for part in reader.COUNTS}
     found = [Count(f"pairs of {part}", len(parts[part]), official)
-             for part, official in flying_chairs.COUNTS.items()]
+             for part, official in reader.COUNTS.items()]
     if not lists_only:
         pairs = sum(parts.values(), [])
         whole = sum(all(file.is_file() for file in pair) for pair in pairs)
@@ -31,11 +31,11 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
     return found
 
 
-RECIPE = Recipe("FlyingChairs", (
+RECIPE = Recipe("FlyingChairs", flying_chairs, (
     Part("flying_chairs/FlyingChairs_train_val.txt", flying_chairs.LISTS,
          lists=True),
     Part("flying_chairs/data", flying_chairs.PAIRS),
 ), counts)
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

@@ -9,12 +9,9 @@ The videos are a rar archive of 51 rar archives.
     python data_scripts/hmdb51.py --root data
 """
 
-import sys
-from functools import partial
 from pathlib import Path
 
-from prepare import Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Part, Recipe, main
 from unpack import is_archive, unpack
 
 from lib.data.sets import hmdb51
@@ -35,11 +32,11 @@ def unpack_classes(folder: Path, root: Path) -> None:
             archive.unlink()
 
 
-RECIPE = Recipe("HMDB51", (
+RECIPE = Recipe("HMDB51", hmdb51, (
     Part("hmdb51/hmdb51_org", hmdb51.VIDEOS, inside=".",
          finish=unpack_classes),
     Part("hmdb51/testTrainMulti_7030_splits", hmdb51.LISTS, lists=True),
-), partial(lists_counts, hmdb51))
+))
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

@@ -7,20 +7,20 @@ Understanding Action Recognition, ICCV 2013.
     python data_scripts/jhmdb.py --root data
 """
 
-import sys
 from pathlib import Path
+from types import ModuleType
 
-from prepare import Count, Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Count, Part, Recipe, lists_counts, main
 
 from lib.data.sets import jhmdb
 
 
-def counts(root: Path, lists_only: bool) -> list[Count]:
+def counts(reader: ModuleType, root: Path, lists_only: bool
+           ) -> list[Count]:
     """The three splits, the videos, and the masks and joints of each."""
-    found = lists_counts(jhmdb, root, lists_only)
+    found = lists_counts(reader, root, lists_only)
     if not lists_only:
-        lists = jhmdb.read(root)
+        lists = reader.read(root)
         told = [record.truth for record in lists.train + lists.test]
         found += [Count(what, sum(getattr(one, what).is_file()
                                   for one in told), len(told))
@@ -28,7 +28,7 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
     return found
 
 
-RECIPE = Recipe("JHMDB", (
+RECIPE = Recipe("JHMDB", jhmdb, (
     Part("jhmdb/ReCompress_Videos", jhmdb.VIDEOS),
     Part("jhmdb/puppet_mask", jhmdb.MASKS),
     Part("jhmdb/joint_positions", jhmdb.JOINTS),
@@ -36,4 +36,4 @@ RECIPE = Recipe("JHMDB", (
 ), counts)
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

@@ -11,21 +11,16 @@ leads to (Moments_in_Time_Raw) and name the folder.
     python data_scripts/moments_in_time.py --root data --from FOLDER
 """
 
-import sys
-from functools import partial
-
-from prepare import Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Part, Recipe, main
 
 from lib.data.sets import moments
 
-RECIPE = Recipe("Moments in Time", (
+RECIPE = Recipe("Moments in Time", moments, (
     *(Part(f"moments/{name}", moments.ALL, lists=True) for name in
       ("moments_categories.txt", "trainingSet.csv", "validationSet.csv")),
     *(Part(f"moments/{name}", moments.ALL) for name in
       ("training", "validation")),
-), partial(lists_counts, moments),
-    by_hand="fill in the form on moments.csail.mit.edu; then")
+), by_hand="fill in the form on moments.csail.mit.edu; then")
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

@@ -13,15 +13,12 @@ reads them. Nobody says how many there are in a second: the files claim 25.
 """
 
 import shutil
-import sys
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
 from PIL import Image
-from prepare import Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Part, Recipe, main
 
 from lib.data.sets import penn_action
 
@@ -54,11 +51,11 @@ def pack_all(folder: Path, root: Path) -> None:
         shutil.rmtree(clip)
 
 
-RECIPE = Recipe("Penn Action", (
+RECIPE = Recipe("Penn Action", penn_action, (
     Part("penn_action/labels", penn_action.ALL, lists=True),
     Part("penn_action/videos", penn_action.ALL, inside="frames",
          finish=pack_all),
-), partial(lists_counts, penn_action))
+))
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

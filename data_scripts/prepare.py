@@ -7,13 +7,12 @@ killed leaves nothing that looks whole, and the next one goes on.
 """
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -51,17 +50,36 @@ class Count(NamedTuple):
     official: int | None = None
 
 
+def lists_counts(reader: ModuleType, root: Path, lists_only: bool
+                 ) -> list[Count]:
+    """Videos and classes of each split, and the videos that are there."""
+    found, paths = [], set()
+    for split, official in reader.COUNTS.items():
+        lists = reader.read(root, split, lists_only=lists_only)
+        own = f"split {split}: " * (len(reader.COUNTS) > 1)
+        found += [Count(f"{own}{name}", len(some), number) for name, some,
+                  number in zip(("training videos", "test videos", "classes"),
+                                lists, official, strict=True)]
+        paths |= {record.path for record in lists.train + lists.test}
+    if not lists_only:
+        found.append(Count("listed videos that are there",
+                           sum(path.is_file() for path in paths), len(paths)))
+    return found
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to prepare a data set.
 
-    counts: called with the root and whether only the lists are there.
-    by_hand: what to do where no host gives the files.
+    reader: its file of lib/data/sets. counts: called with the reader, the
+    root and whether only the lists are there. by_hand: what to do where no
+    host gives the files. notes: printed beside the counts.
     """
 
     name: str
+    reader: ModuleType
     parts: Sequence[Part]
-    counts: Callable[[Path, bool], list[Count]]
+    counts: Callable[[ModuleType, Path, bool], list[Count]] = lists_counts
     by_hand: str = ""
     notes: Sequence[str] = ()
 
@@ -74,33 +92,37 @@ def prepare(recipe: Recipe, root: Path, given: Path | None = None,
     with locked(root):
         for old in root.glob(".preparing-*"):  # of a run that was killed
             shutil.rmtree(old, ignore_errors=True)
-        _place_all(recipe, root, given, splits_only)
-    return recipe.counts(root, splits_only)
+        with tempfile.TemporaryDirectory(
+                prefix=".preparing-", dir=root) as work:
+            unpacked: dict[Path, Path] = {}  # parts may share an archive
+            for part in recipe.parts:
+                target = root / part.target
+                if not target.exists() and (part.lists or not splits_only):
+                    own = find(part, recipe, given) or download(
+                        part.source, root / "downloads")
+                    _place(part, own, root, Path(work), unpacked)
+    return recipe.counts(recipe.reader, root, splits_only)
 
 
-def _place_all(recipe: Recipe, root: Path, given: Path | None,
-               splits_only: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as work:
-        unpacked: dict[Path, Path] = {}  # several parts may share an archive
-        for part in recipe.parts:
-            target = root / part.target
-            if target.exists() or (splits_only and not part.lists):
-                continue
-            own = find(part, recipe, given) or download(
-                part.source, root / "downloads")
-            made = Path(work) / f"made-{target.name}"
-            if own.is_file() and is_archive(own.name):
-                if own not in unpacked:
-                    print(f"unpacking {own.name} ...")
-                    unpacked[own] = Path(work) / f"all{len(unpacked)}"
-                    unpack(own, unpacked[own])
-                shutil.move(inside(unpacked[own], part), made)
-            else:
-                link(own, made)
-            if part.finish:
-                part.finish(made, root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(made, target)
+def _place(part: Part, own: Path, root: Path, work: Path,
+           unpacked: dict[Path, Path]) -> None:
+    """Make a part of what is at `own`, then put it in its place."""
+    target = root / part.target
+    made = work / f"made-{target.name}"
+    if own.is_file() and is_archive(own.name):
+        if own not in unpacked:
+            print(f"unpacking {own.name} ...")
+            unpacked[own] = work / f"all{len(unpacked)}"
+            unpack(own, unpacked[own])
+        shutil.move(inside(unpacked[own], part), made)
+    elif own.is_dir():
+        shutil.copytree(own, made, copy_function=_link)
+    else:
+        _link(own, made)
+    if part.finish:
+        part.finish(made, root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(made, target)
 
 
 def find(part: Part, recipe: Recipe, given: Path | None) -> Path | None:
@@ -110,16 +132,13 @@ def find(part: Part, recipe: Recipe, given: Path | None) -> Path | None:
     names = [part.target, Path(part.target).name]
     if part.inside and sum(p.inside == part.inside for p in recipe.parts) < 2:
         names.append(part.inside)
-    if found := [given / n for n in names if n != "." and (
-            given / n).exists()]:
-        return found[0]
+    for name in names:
+        if name != "." and (given / name).exists():
+            return given / name
     if (own := given / part.source.name).is_file():
         return checked(part.source, own)
-    stem = part.source.name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        stem = stem.removesuffix(suffix)
-    # unpacked by the user
-    if stem != part.source.name and (given / stem).is_dir():
+    stem = part.source.name.partition(".")[0]
+    if (given / stem).is_dir():  # unpacked by the user
         return inside(given / stem, part, lift=False)
     # packed by somebody else, so without a published hash
     return next((given / f"{stem}{suffix}" for suffix in SUFFIXES
@@ -136,47 +155,19 @@ def inside(folder: Path, part: Part, lift: bool = True) -> Path:
         single = lift and len(held) == 1 and held[0].is_dir()
         return held[0] if single else folder
     name = part.inside or Path(part.target).name
-    found = [one for pattern in ("", "*/", "*/*/")
-             for one in sorted(folder.glob(f"{pattern}{name}"))]
-    if not found:
-        raise FileNotFoundError(
-            f"{part.source.name} holds no {name!r}, but "
-            f"{[p.name for p in held[:8]]}")
-    return found[0]
+    for pattern in ("", "*/", "*/*/"):
+        if found := sorted(folder.glob(f"{pattern}{name}")):
+            return found[0]
+    raise FileNotFoundError(f"{part.source.name} holds no {name!r}, but "
+                            f"{[p.name for p in held[:8]]}")
 
 
-def link(own: Path, made: Path) -> None:
-    """Copy what the user has; hard links where they work cost no space."""
-    def one(source: str, target: str) -> None:
-        try:
-            os.link(os.path.realpath(source), target)
-        except OSError:
-            shutil.copy2(source, target)
-
-    if own.is_dir():
-        shutil.copytree(own, made, copy_function=one)
-    else:
-        one(str(own), str(made))
-
-
-def lists_counts(reader: ModuleType, root: Path, lists_only: bool
-                 ) -> list[Count]:
-    """Videos and classes of each split, and the videos that are there.
-
-    reader: a file of lib/data/sets with `read` and COUNTS.
-    """
-    found, paths = [], set()
-    for split, official in reader.COUNTS.items():
-        lists = reader.read(root, split, lists_only=lists_only)
-        own = f"split {split}: " * (len(reader.COUNTS) > 1)
-        found += [Count(f"{own}{name}", len(some), number) for name, some,
-                  number in zip(("training videos", "test videos", "classes"),
-                                lists, official, strict=True)]
-        paths |= {record.path for record in lists.train + lists.test}
-    if not lists_only:
-        found.append(Count("listed videos that are there",
-                           sum(path.is_file() for path in paths), len(paths)))
-    return found
+def _link(source: str | Path, target: str | Path) -> None:
+    """Copy a file; a hard link, where it works, costs no space."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def report(counts: Sequence[Count]) -> int:
@@ -190,26 +181,6 @@ def report(counts: Sequence[Count]) -> int:
             wrong += differs
         print(f"{what:40s}{found:9,}  {word}")
     return wrong
-
-
-@contextlib.contextmanager
-def stopped_in_order() -> Iterator[None]:
-    """SIGTERM and a closed terminal end by an exception, as Ctrl-C does.
-
-    So what was begun is cleared away, and no other program works on.
-    """
-    def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    ours = [number for number in (signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def main(text: str, recipe: Recipe, arguments: Sequence[str] | None = None
@@ -229,10 +200,12 @@ def main(text: str, recipe: Recipe, arguments: Sequence[str] | None = None
     options = parser.parse_args(arguments)
     # a relative root counts from where the script was called
     print(f"{text.strip()}\n\n{recipe.name} in {options.root.absolute()}:")
+    # as Ctrl-C does: what was begun is cleared away, no program works on
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        with stopped_in_order():
-            counts = prepare(recipe, options.root, options.given,
-                             options.splits_only)
+        counts = prepare(recipe, options.root, options.given,
+                         options.splits_only)
     except Unreachable as error:
         print(f"\nNo host gave what {recipe.name} needs:\n{error}\n\n"
               f"By hand: {by_hand(recipe, options.splits_only)}",

@@ -9,6 +9,7 @@ import av
 import numpy as np
 from scipy.io import savemat
 
+from lib.data.store import replacing
 from lib.worlds.actions import CLASSES, FPS
 from lib.worlds.puppets import Dials, Puppets
 
@@ -54,8 +55,8 @@ class Order(NamedTuple):
 
 def write_video(path: Path, video: np.ndarray) -> None:
     """Encode frames (T, H, W, 3), uint8 RGB, with even height and width."""
-    beside = path.with_name(path.name + ".part")
-    with av.open(str(beside), "w", format=path.suffix[1:]) as out:
+    with replacing(path) as beside, av.open(
+            str(beside), "w", format=path.suffix[1:]) as out:
         stream = out.add_stream("mpeg4", rate=Fraction(FPS))
         stream.height, stream.width = video.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -68,34 +69,18 @@ def write_video(path: Path, video: np.ndarray) -> None:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             out.mux(stream.encode(picture))
         out.mux(stream.encode())
-    beside.replace(path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, beside its place first."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file, beside its place first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(data)
-    beside.replace(path)
-
-
-def write_list(path: Path, lines: list[str]) -> None:
-    """Write a list as the official ones are: one entry to a line, CRLF."""
-    write_text(path, "".join(f"{line}\r\n" for line in lines))
+def write_list(path: Path, lines: list[str], end: str = "\r\n") -> None:
+    """Write a list as the official ones are: one entry to a line."""
+    with replacing(path) as beside:
+        beside.write_bytes("".join(f"{line}{end}" for line in lines).encode())
 
 
 def write_mat(path: Path, **variables: object) -> None:
     """Write a MATLAB file, version 5."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         savemat(file, variables)
-    beside.replace(path)
 
 
 def frames_of(sample: dict) -> np.ndarray:
@@ -106,5 +91,4 @@ def frames_of(sample: dict) -> np.ndarray:
 def film(take: Take, path: Path) -> None:
     """Write the video of a take, unless it is there."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, frames_of(take.sample()))

@@ -16,12 +16,11 @@ from puppet_files import (
     Take,
     film,
     frames_of,
-    write_bytes,
     write_list,
     write_mat,
-    write_text,
 )
 
+from lib.data.store import replacing
 from lib.worlds.actions import CLASSES, FPS
 from lib.worlds.puppets import camel
 
@@ -155,8 +154,7 @@ def thumos14(root: Path, order: Order) -> Counts:
     for (part, action), own in lines.items():
         short, long, _ = names[part]
         folder = f"TH14_Temporal_annotations_{long}/annotation"
-        write_text(root / folder / f"{action}_{short}.txt",
-                   "\n".join(own) + "\n")
+        write_list(root / folder / f"{action}_{short}.txt", own, "\n")
     return order.counts()
 
 
@@ -169,11 +167,11 @@ def moments(root: Path, order: Order) -> Counts:
         part = names[take.part]
         video = f"{take.action}/{take.part}_{take.number}.mp4"
         film(take, root / part / video)
-        rows[part].append(f"{video},{take.action},3,0\n")
+        rows[part].append(f"{video},{take.action},3,0")
     for part, own in rows.items():
-        write_text(root / f"{part}Set.csv", "".join(own))
-    write_text(root / "moments_categories.txt", "".join(
-        f"{name},{i}\n" for i, name in enumerate(CLASSES)))
+        write_list(root / f"{part}Set.csv", own, "\n")
+    write_list(root / "moments_categories.txt", [
+        f"{name},{i}" for i, name in enumerate(CLASSES)], "\n")
     return order.counts()
 
 
@@ -202,9 +200,9 @@ def flying_chairs(root: Path, order: Order) -> Counts:
             Image.fromarray(frame).save(root / f"data/{i:05d}_img{t}.ppm")
         field = sample["flow"][0].permute(1, 2, 0).numpy().astype("<f4")
         size = np.array([field.shape[1], field.shape[0]], "<i4")
-        write_bytes(path, b"PIEH" + size.tobytes() + field.tobytes())
-    write_text(root / "FlyingChairs_train_val.txt",
-               "".join(f"{mark}\n" for mark in marks))
+        with replacing(path) as beside:
+            beside.write_bytes(b"PIEH" + size.tobytes() + field.tobytes())
+    write_list(root / "FlyingChairs_train_val.txt", marks, "\n")
     return order.counts()
 
 

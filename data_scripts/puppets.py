@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from puppet_files import Order, write_text  # noqa: E402
+from puppet_files import Order, write_list  # noqa: E402
 from puppet_formats import FORMATS  # noqa: E402
 
 from lib.worlds.actions import CLASSES  # noqa: E402
@@ -41,8 +41,7 @@ def claim(root: Path, settings: dict) -> None:
         raise ValueError(
             f"{note} tells of videos with other settings: choose another "
             "root, or remove this one first")
-    root.mkdir(parents=True, exist_ok=True)
-    write_text(note, text)
+    write_list(note, [text], "")
 
 
 def main(root: Path, *, format: str = "ucf101", n_train: int = 280,
@@ -81,11 +80,9 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--format", choices=FORMATS, default="ucf101")
-    parser.add_argument("--n-train", type=int, default=280)
-    parser.add_argument("--n-test", type=int, default=140)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--frames", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
+    for name, default in (("n-train", 280), ("n-test", 140), ("size", 64),
+                          ("frames", 0), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     options = vars(parser.parse_args())
     for what, count in main(options.pop("root"), **options).items():
         print(f"{what:8s}{count:6d}")

@@ -11,12 +11,11 @@ and 213. The test archive is encrypted; registration gives the password.
     python data_scripts/thumos14.py --root data --from FOLDER
 """
 
-import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
-from prepare import Count, Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Count, Part, Recipe, lists_counts, main
 
 from lib.data.sets import thumos14
 
@@ -31,7 +30,8 @@ def keep_annotated(part: str, folder: Path, root: Path) -> None:
             file.unlink()
 
 
-def counts(root: Path, lists_only: bool) -> list[Count]:
+def counts(reader: ModuleType, root: Path, lists_only: bool
+           ) -> list[Count]:
     """Annotated videos, the reader's lists, and the videos."""
     found = []
     for part, (videos, instances) in thumos14.ANNOTATED.items():
@@ -40,10 +40,10 @@ def counts(root: Path, lists_only: bool) -> list[Count]:
                    for some in known.values() for one in some)
         found += [Count(f"annotated {part} videos", len(known), videos),
                   Count(f"{part} instances", sure, instances)]
-    return [*found, *lists_counts(thumos14, root, lists_only)]
+    return [*found, *lists_counts(reader, root, lists_only)]
 
 
-RECIPE = Recipe("THUMOS14", (
+RECIPE = Recipe("THUMOS14", thumos14, (
     *(Part(f"thumos14/annotation_{part}", source, inside="annotation",
            lists=True) for part, source in thumos14.LISTS.items()),
     *(Part(f"thumos14/videos/{folder}", thumos14.VIDEOS[part], inside=".",
@@ -56,4 +56,4 @@ RECIPE = Recipe("THUMOS14", (
            for name, why in thumos14.FAULTY.items()])
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

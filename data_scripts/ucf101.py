@@ -8,18 +8,14 @@ Cite: Khurram Soomro, Amir Roshan Zamir, Mubarak Shah: UCF101: A Dataset of
     python data_scripts/ucf101.py --root data
 """
 
-import sys
-from functools import partial
-
-from prepare import Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Part, Recipe, main
 
 from lib.data.sets import ucf101
 
-RECIPE = Recipe("UCF101", (
+RECIPE = Recipe("UCF101", ucf101, (
     Part("UCF-101", ucf101.VIDEOS),
     Part("ucfTrainTestlist", ucf101.LISTS, lists=True),
-), partial(lists_counts, ucf101))
+))
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

@@ -8,28 +8,28 @@ Multiple Spatiotemporal Action Localisation and Prediction, ICCV 2017.
     python data_scripts/ucf101_24.py --root data
 """
 
-import sys
 from pathlib import Path
+from types import ModuleType
 
-from prepare import Count, Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Count, Part, Recipe, lists_counts, main
 
 from lib.data.sets import ucf101, ucf101_24
 
 
-def counts(root: Path, lists_only: bool) -> list[Count]:
+def counts(reader: ModuleType, root: Path, lists_only: bool
+           ) -> list[Count]:
     """Both lists, the clips with boxes, and the videos."""
-    lists = ucf101_24.read(root, lists_only=lists_only)
+    lists = reader.read(root, lists_only=lists_only)
     boxed = sum(bool(record.spans) for record in lists.train + lists.test)
-    return [*lists_counts(ucf101_24, root, lists_only),
-            Count("clips with boxes", boxed, ucf101_24.BOXED)]
+    return [*lists_counts(reader, root, lists_only),
+            Count("clips with boxes", boxed, reader.BOXED)]
 
 
-RECIPE = Recipe("UCF101-24", (
+RECIPE = Recipe("UCF101-24", ucf101_24, (
     Part("UCF-101", ucf101.VIDEOS),
     Part("ucfTrainTestlist", ucf101.LISTS, lists=True),
     Part("ucf101_24/finalAnnots.mat", ucf101_24.BOXES, lists=True),
 ), counts)
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

@@ -7,52 +7,35 @@ and tar; for rar, whose format is not free, one of the programs in TOOLS is
 called.
 """
 
-import bz2
 import contextlib
+import errno
 import gzip
 import json
-import lzma
 import os
 import shutil
-import signal
 import stat
-import struct
 import subprocess
 import tarfile
 import tempfile
-import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-SUFFIXES = (*TARS, ".zip", ".rar")
-# How the packed kinds of tar begin, whatever their names say
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip", ".rar")
 # A bomb is what unpacks to more than a hundred times its size, or to more
 # than one entry per KiB of it; small lists may compress better than that.
 GROWTH, FLOOR, ENTRIES = 100, 64 * 2**20, 20_000
 DEEP = 32  # folders of a path
 BLOCK = 2**16  # bytes read at once, so the longest header of a tar too
-# Time for a program, and more per MiB of the archive: none takes a tenth.
-SECONDS, MORE_SECONDS = 600, 10
 BY_HAND = "unpack it yourself and give the folder by --from"
-# What Python's readers raise at damaged files. OSError without a number is
-# gzip's and bzip2's; with one it is the disk's, and no fault of the archive.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error,
-          lzma.LZMAError, struct.error, ValueError, OverflowError,
-          RecursionError, FileExistsError, NotADirectoryError,
-          IsADirectoryError)
-# program: how it lists the names, how it unpacks; 7zz is Debian's 7z.
-# bsdtar is last: it reads no solid archives of the third version.
-SEVEN = "l -slt -ba {rar}", "x -y -bso0 -o{into} {rar}"
+# Errors of the disk that a damaged archive brings about.
+CLASHES = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+# program: how it lists the names, how it unpacks. bsdtar is last: it reads
+# no solid archives of the third version.
 TOOLS = {
     "unar": ("lsar -json {rar}",
              "unar -quiet -no-directory -output-directory {into} {rar}"),
-    "7z": tuple(f"7z {how}" for how in SEVEN),
-    "7zz": tuple(f"7zz {how}" for how in SEVEN),
     "unrar": ("unrar lb {rar}", "unrar x -o- -idq {rar} {into}/"),
     "bsdtar": ("bsdtar -tf {rar}",
                "bsdtar -xf {rar} -C {into} --no-same-owner"),
@@ -75,23 +58,20 @@ def unpack(archive: Path, into: Path) -> None:
     UnsafeArchive for what this module refuses and for damaged files,
     RuntimeError if no program for rar is there.
     """
-    name = archive.name.lower()
-    read = (_zip if name.endswith(".zip") else _rar if name.endswith(".rar")
-            else _tar if name.endswith(TARS) else None)
-    if read is None:
+    if not is_archive(archive.name):
         raise UnsafeArchive(f"{archive}: no archive of {SUFFIXES}")
     if into.exists():
         raise FileExistsError(f"{into} is there already: remove it first")
+    read = {".zip": _zip, ".rar": _rar}.get(archive.suffix.lower(), _tar)
     into.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=into.parent))
     try:
         read(archive, work, _Bounds(archive))
         work.chmod(0o755)
         work.replace(into)
-    except UnsafeArchive:
-        raise
-    except (*DAMAGE, OSError) as error:
-        if not isinstance(error, DAMAGE) and error.errno is not None:
+    except Exception as error:  # damaged files raise many kinds
+        if type(error) in (UnsafeArchive, RuntimeError) or (
+                isinstance(error, OSError) and error.errno not in CLASHES):
             raise
         raise UnsafeArchive(f"{archive} is damaged ({error}): get it again"
                             ) from error
@@ -156,53 +136,44 @@ def _zip(archive: Path, into: Path, bounds: _Bounds) -> None:
             ) from error
 
 
-class _Forwards:
-    """The unpacked bytes of a tar, as tarfile asks for them.
+class _Bounded:
+    """The unpacked bytes of a tar, which tarfile reads within the bounds.
 
-    They are read once, by at most a block, within the bounds. last: what
-    was read last.
+    last: what was read last.
     """
 
     def __init__(self, raw: BinaryIO, bounds: _Bounds):
-        self.raw, self.bounds, self.last, self.at = raw, bounds, b"", 0
+        self.raw, self.bounds, self.last = raw, bounds, b""
+        self.tell = raw.tell
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; UnsafeArchive beyond the bounds."""
         if not 0 <= size <= BLOCK:
             raise UnsafeArchive(f"{self.bounds.archive}: a header of {size} "
-                                f"bytes at byte {self.at}")
-        self.bounds.weight(self.at + size)
+                                f"bytes at byte {self.tell()}")
+        self.bounds.weight(self.tell() + size)
         self.last = self.raw.read(size)
-        self.at += len(self.last)
         return self.last
 
-    def tell(self) -> int:
-        """Where it is in the unpacked bytes."""
-        return self.at
-
     def seek(self, place: int) -> None:
-        """Go forwards, over what fills a block."""
-        while self.at < place and self.read(min(BLOCK, place - self.at)):
-            pass
+        """Go over what fills a block."""
+        self.bounds.weight(place)
+        self.raw.seek(place)
 
 
 def _tar(archive: Path, into: Path, bounds: _Bounds) -> None:
     with archive.open("rb") as raw:
-        start = raw.read(6)
-    how = next((PACKED[x] for x in PACKED if start.startswith(x)), open)
+        how = gzip.open if raw.read(2) == b"\x1f\x8b" else open
     with how(archive, "rb") as raw:
-        tar = _Forwards(raw, bounds)
+        tar = _Bounded(raw, bounds)
         file = tarfile.TarFile(fileobj=tar)
         file.extractall(into, _members(file, bounds), filter="data")
         # tarfile takes a bad header and the end of the file for the end
         if tar.last != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("neither an entry nor the end mark at "
-                                    f"byte {tar.at - len(tar.last)}")
-        while block := tar.read(BLOCK):  # to the checksum of gzip
-            if block.strip(b"\0"):
-                raise UnsafeArchive(
-                    f"{archive} goes on after its end, as two archives in a "
-                    f"row do: get it again, or {BY_HAND}")
+                                    f"byte {tar.tell() - len(tar.last)}")
+        while tar.read(BLOCK):  # to the checksum of gzip
+            pass
 
 
 def _members(file: tarfile.TarFile, bounds: _Bounds
@@ -232,36 +203,32 @@ def _rar(archive: Path, into: Path, bounds: _Bounds) -> None:
         return _call(archive, words, lambda: bounds.weight(_weight(into)))
 
     listing, extract = TOOLS[tool]
-    for name in dict.fromkeys(_listed(tool, call(listing))):
+    text = call(listing)
+    # lines end with a line feed alone
+    names = text.removesuffix("\n").split("\n") if tool != "unar" else [
+        entry["XADFileName"] for entry in json.loads(text)["lsarContents"]]
+    for name in dict.fromkeys(names):
         bounds.entry(name)
     call(extract)
-    bounds.weight(_weight(into))
 
 
 def _call(archive: Path, command: list[str], watch: Callable[[], None]
           ) -> str:
-    """What a program prints; `watch` is called while it works.
+    """What a program prints; `watch` is called while it works and after.
 
-    It can ask nobody for a password. Whatever ends this function ends it,
-    with all that it has started.
+    It can ask nobody for a password. Whatever ends this function ends it.
     """
-    end = (time.monotonic() + SECONDS
-           + MORE_SECONDS * archive.stat().st_size / 2**20)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
-        run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
-                               stderr=log, start_new_session=True)
+    with (tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log,
+          subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
+                           stderr=log, start_new_session=True) as run):
         try:
             while run.poll() is None:
-                if time.monotonic() > end:
-                    raise UnsafeArchive(f"{archive}: {command[0]} takes too "
-                                        f"long for its size: {BY_HAND}")
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     run.wait(timeout=0.5)
                 watch()
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
+            run.kill()
+        watch()
         out.seek(0)
         log.seek(0)
         if run.returncode:
@@ -270,19 +237,6 @@ def _call(archive: Path, command: list[str], watch: Callable[[], None]
                 f"{archive}: {command[0]} cannot read it ({why[-300:]}): get "
                 f"it again, or, if it needs a password, {BY_HAND}")
         return out.read().decode(errors="replace")
-
-
-def _listed(tool: str, text: str) -> list[str]:
-    """The names in a listing, whose lines end with a line feed alone."""
-    if tool == "unar":
-        return [entry["XADFileName"] for entry in
-                json.loads(text)["lsarContents"]]
-    lines = text.removesuffix("\n").split("\n")
-    if tool in ("7z", "7zz"):
-        # a name with a line feed goes on in a line without "Path"
-        return [line.removeprefix("Path = ") for line in lines
-                if line.startswith("Path = ") or "/../" in f"/{line}/"]
-    return lines
 
 
 def _weight(folder: Path) -> int:

@@ -7,20 +7,15 @@ Semantic Description of Human Activities (SDHA), 2010.
     python data_scripts/ut_interaction.py --root data
 """
 
-import sys
-from functools import partial
-
-from prepare import Part, Recipe, lists_counts
-from prepare import main as run
+from prepare import Part, Recipe, main
 
 from lib.data.sets import ut_interaction
 
-RECIPE = Recipe("UT-Interaction", [
+RECIPE = Recipe("UT-Interaction", ut_interaction, [
     Part(f"ut_interaction/clips_set{number}", source,
          inside=f"segmented_set{number}")
     for number, source in ut_interaction.VIDEOS.items()
-], partial(lists_counts, ut_interaction),
-    notes=["The names of the clips are the lists."])
+], notes=["The names of the clips are the lists."])
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, RECIPE))
+    raise SystemExit(main(__doc__, RECIPE))

@@ -70,8 +70,11 @@ CASES = {"whole": (1.0, False), "half": (0.4, False), "stale": (1.0, True),
 
 
 class Some(dict):
-    def get(self, name, default=None):
+    def __missing__(self, name):
         return random.Random(name + str(self["seed"])).random()
+
+    def get(self, name, default=None):
+        return self[name]
 
 
 def made_up(self, preset):

@@ -1,6 +1,5 @@
-"""Video files for tests: frames that carry their number, encoded here."""
+"""Video files for tests: frames that carry their number; equal samples."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import ROOT
+from lib.data.sets.records import data_folder
 
 CELL = 8
 FORMATS = [
@@ -92,8 +91,26 @@ def cut(path, share):
     return path
 
 
+def real(*names):
+    """The folder of the real data; skips where it has none of `names`."""
+    folder = data_folder()
+    if not any((folder / name).exists() for name in names):
+        pytest.skip(f"no {names[0]} below DATA_ROOT")
+    return folder
+
+
 def real_samples():
-    folder = ROOT / (os.environ.get("DATA_ROOT") or "data") / "samples"
-    if not folder.is_dir():
-        pytest.skip("no samples/ below DATA_ROOT")
-    return sorted(folder.iterdir())
+    return sorted((real("samples") / "samples").iterdir())
+
+
+def same(one, other):
+    """Samples or batches have the same keys, values and types."""
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        if torch.is_tensor(value) or (
+                isinstance(value, list) and torch.is_tensor(value[0])):
+            torch.testing.assert_close(
+                value, other[key], rtol=0, atol=0, equal_nan=True,
+                msg=lambda text, key=key: f"{key}: {text}")
+        else:
+            assert value == other[key] and type(value) is type(other[key])

@@ -40,15 +40,12 @@ def alike(sample: Mapping[str, Any], first: Mapping[str, Any]) -> None:
     """Raise a ValueError unless both samples have the same keys and shapes."""
     one, other = (
         {k: () if k in RAGGED else tuple(getattr(v, "shape", ()))
-         for k, v in mapping.items()}
-        for mapping in (sample, first)
-    )
+         for k, v in mapping.items()} for mapping in (sample, first))
     if one != other:
         raise ValueError(
             f"sample {sample.get('name')} has {one}, the first {other}: all "
             "need the same keys and shapes; sample a fixed number of frames "
-            "and letterbox to one size"
-        )
+            "and letterbox to one size")
 
 
 class Columns(Dataset):
@@ -59,10 +56,8 @@ class Columns(Dataset):
     DataLoader's `collate_fn=collate` lets it pass.
     """
 
-    def __init__(
-        self, columns: Mapping[str, torch.Tensor | list], *,
-        classes: Sequence[str] = (),
-    ):
+    def __init__(self, columns: Mapping[str, torch.Tensor | list], *,
+                 classes: Sequence[str] = ()):
         lengths = {key: len(column) for key, column in columns.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"columns need one common length, got {lengths}")
@@ -73,20 +68,16 @@ class Columns(Dataset):
         return len(next(iter(self.columns.values())))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = {}
-        for key, column in self.columns.items():
-            value = column[index]
-            number = isinstance(value, torch.Tensor) and value.ndim == 0
-            sample[key] = value.item() if number else value
-        return sample
+        sample = {key: column[index] for key, column in self.columns.items()}
+        return {key: value.item() if isinstance(value, torch.Tensor)
+                and value.ndim == 0 else value
+                for key, value in sample.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         rows = torch.as_tensor(indices)
-        batch = {}
-        for key, column in self.columns.items():
-            tensor = isinstance(column, torch.Tensor)
-            batch[key] = column[rows] if tensor else [column[i] for i in rows]
-        return batch
+        return {key: column[rows] if isinstance(column, torch.Tensor)
+                else [column[i] for i in rows]
+                for key, column in self.columns.items()}
 
 
 def gathered(batches: Iterable[Mapping[str, Any]], total: int, *,
@@ -122,3 +113,34 @@ def columns(data: Dataset, keys: Sequence[str]) -> dict[str, Any]:
     """What all samples hold under these keys, as one batch; no other keys."""
     return collate([{key: sample[key] for key in keys if key in sample}
                     for sample in (data[i] for i in range(len(data)))])
+
+
+def paired(data: Dataset, other: Dataset, seed: int = 0) -> Columns:
+    """Each sample with a random one of another set, drawn once.
+
+    The entries of the other sample are named `other_<key>`, for training on
+    two sets at once; `segments`, names and the like are left out. `classes`
+    are those of the other set.
+    """
+    places = torch.randint(len(other), (len(data),),
+                           generator=torch.Generator().manual_seed(seed))
+    made = in_memory(_Paired(data, other, places.tolist()))
+    made.classes = list(getattr(other, "classes", ()))
+    return made
+
+
+class _Paired(Dataset):
+    """See `paired`: made sample by sample, so that memory holds it once."""
+
+    def __init__(self, data: Dataset, other: Dataset, places: list[int]):
+        self.data, self.other, self.places = data, other, places
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        more = self.other[self.places[index]]
+        return self.data[index] | {
+            f"other_{key}": value for key, value in more.items()
+            if key == "label" or (
+                isinstance(value, torch.Tensor) and key not in RAGGED)}

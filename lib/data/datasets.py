@@ -136,7 +136,7 @@ class Videos(_Parted):
         self.skipped: list[tuple[Record, str]] = []
         missing = [r.path for r in self.records if not os.path.exists(r.path)]
         if on_error == "skip":
-            self._drop_broken()
+            self.records = [r for r in self.records if self._intact(r)]
         elif missing:
             raise decode.VideoError(
                 f"{len(missing)} of {len(self.records)} videos are missing, "
@@ -144,16 +144,13 @@ class Videos(_Parted):
                 "you have, or ask for on_error='skip'"
             )
 
-    def _drop_broken(self) -> None:
-        intact = []
-        for record in self.records:
-            try:
-                self._clip(record)
-            except decode.VideoError as error:
-                self.skipped.append((record, str(error)))
-            else:
-                intact.append(record)
-        self.records = intact
+    def _intact(self, record: Record) -> bool:
+        try:
+            self._clip(record)
+        except decode.VideoError as error:
+            self.skipped.append((record, str(error)))
+            return False
+        return True
 
     def contents(self) -> list[tuple]:
         """Name, label, number of files and bytes of each video."""
@@ -171,14 +168,11 @@ class Videos(_Parted):
 
     def _clip(self, record: Record) -> dict[str, Tensor]:
         make, path = functools.partial(self._decode, record), record.path
-        if self.store is None:
-            return make()
-        try:
-            key = repr((str(path.resolve()), decode.stamp(path),
-                        self._settings(), record.truth))
-        except (OSError, ValueError):
+        if self.store is None or not os.path.exists(path):
             return make()  # which says what is wrong with the file
-        return self.store.get(key, make)
+        return self.store.get(repr((
+            str(path.resolve()), decode.stamp(path), self._settings(),
+            record.truth)), make)
 
     def _decode(self, record: Record) -> dict[str, Tensor]:
         info, pictures = decode.sampled(
@@ -194,7 +188,7 @@ class Videos(_Parted):
         clip["video"] = frames[torch.searchsorted(wanted, index)]
         if self.fields:
             clip["motion"] = flow.stacked(frames[place])
-        fps = self.image_fps if info.container == "images" else info.fps
+        fps = self.image_fps if record.path.is_dir() else info.fps
         if info.times is not None:
             clip["times"] = torch.tensor(info.times, dtype=torch.float64)
         return clip | {
@@ -208,15 +202,12 @@ class Videos(_Parted):
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
         clip = self._clip(record)
-        fps, share = clip["fps"].item(), self.part[1] - self.part[0]
-        sample = {
-            "video": clip["video"], "label": record.label,
-            "name": record.name, "group": record.group,
-            "fps": fps * self.frames / (share * clip["total"].item()),
-        }  # fmt: skip
-        for key in ("motion", "mask", "boxes", "joints"):
-            if key in clip:
-                sample[key] = clip[key]
+        share = self.part[1] - self.part[0]
+        sample = {key: clip[key] for key in (
+            "video", "motion", "mask", "boxes", "joints") if key in clip}
+        sample |= {"label": record.label, "name": record.name,
+                   "group": record.group, "fps": clip["fps"].item()
+                   * self.frames / (share * clip["total"].item())}
         marks, at = record.spans, clip["index"].double() + 0.5
         if marks is None:
             marks, at = record.segments, _seconds(clip, at)
@@ -244,17 +235,15 @@ def _seconds(clip: dict[str, Tensor], at: Tensor) -> Tensor:
 @functools.lru_cache
 def _drawing() -> str:
     """The digest of the code that draws, without comments and docstrings."""
-    files = [*sorted((ROOT / "lib/worlds").glob("*.py")),
-             ROOT / "lib/data/boxes.py"]
     digest = hashlib.sha256()
-    for file in files:
+    for file in [*sorted((ROOT / "lib/worlds").glob("*.py")),
+                 ROOT / "lib/data/boxes.py"]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(getattr(node, "body", None), list):
-                node.body = [
-                    part for part in node.body
-                    if not (isinstance(part, ast.Expr)
-                            and isinstance(part.value, ast.Constant))]
+            if isinstance(body := getattr(node, "body", None), list):
+                node.body = [part for part in body if not (
+                    isinstance(part, ast.Expr)
+                    and isinstance(part.value, ast.Constant))]
         digest.update(ast.unparse(tree).encode())
     return digest.hexdigest()
 

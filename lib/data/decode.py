@@ -7,6 +7,7 @@ images, as many data sets are published, is a video too: `x/` is read where
 """
 
 import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ SLACK_FRAMES = 3
 # rounds them to milliseconds.
 JITTER = 0.1
 KEPT = 2**27  # bytes: a thousand decoded frames of 320 x 240
-IMAGES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 # Images do not say when they are shown: 25 a second is FFmpeg's own choice
 # for them, and the rate of UCF101 and KTH.
 IMAGE_RATE = 25.0
@@ -43,27 +44,20 @@ class VideoError(ValueError):
 class VideoInfo(NamedTuple):
     """What a video file, or a folder of frames, holds.
 
-    frames: how many decode. claimed: how many the header claims (0: it
-        does not say); more than decode in intact files too, as avi counts
-        dropped frames. flaw: why the video ends before its claimed end, or
-        None for an intact file.
+    frames: how many decode. flaw: why the video ends before the end that
+        its header claims, or None for an intact file.
     fps: frames per second, where the rate varies their mean; IMAGE_RATE for
         images. times: seconds (frames + 1) at which each frame appears and
         the last one ends, counted from the first; None where frame i
         appears at i / fps.
-    width, height: in pixels as displayed. rotation: degrees to the left
-        that turn the stored frames upright (done by `read`).
-    container: FFmpeg's name of it, or "images".
+    width, height: in pixels as displayed.
     """
 
     path: Path
     frames: int
-    claimed: int
     fps: float
     width: int
     height: int
-    rotation: int
-    container: str
     flaw: str | None
     times: tuple[float, ...] | None
 
@@ -93,17 +87,9 @@ def stamp(path: Path) -> tuple[int, int, int]:
             sum(status.st_mtime_ns for status in found))
 
 
-class _Claims(NamedTuple):
-    """What a file says of itself before anything is decoded."""
-
-    container: str
-    fps: float
-    frames: int
-    seconds: float
-
-
 def _scan(
-    path: Path, visit: Callable[[int, av.VideoFrame], bool | None]
+    path: Path,
+    visit: Callable[[int, av.VideoFrame], bool | None] = lambda *_: None,
 ) -> VideoInfo:
     """Decode in order, call `visit` with each frame until it says stop."""
     path = located(path)
@@ -116,8 +102,8 @@ def _scan(
         raise VideoError(f"{path}: {reason.lower()}") from error
     if folder:
         files = _numbered(path, files)
-        claims = _Claims("images", IMAGE_RATE, len(files), 0.0)
-        return _follow(path, claims, _pictures(files), visit)
+        claim = f"the folder claims {len(files)} frames"
+        return _follow(path, IMAGE_RATE, claim, _pictures(files), visit)
     if not path.is_file():
         raise VideoError(f"{path}: not a file")
     if size == 0:
@@ -138,9 +124,11 @@ def _scan(
         if container.format.name == "avi":
             # FFmpeg shortens the duration of a cut file, not the frame count.
             seconds = max(seconds, stream.frames / fps)
-        claims = _Claims(container.format.name, fps, stream.frames, seconds)
+        claim = "the header claims " + (
+            f"{stream.frames} frames" if stream.frames else f"{seconds:.1f} s")
         end = seconds - (1 + SLACK_FRAMES) / fps
-        return _follow(path, claims, _decode(container, stream, end), visit)
+        return _follow(path, fps, claim, _decode(container, stream, end),
+                       visit)
 
 
 def _numbered(folder: Path, files: list[Path]) -> list[Path]:
@@ -150,8 +138,8 @@ def _numbered(folder: Path, files: list[Path]) -> list[Path]:
     """
     names, found = set(), {}
     for path in files:
-        if (path.suffix.lower() not in IMAGES
-                or path.name.startswith((".", "flow"))):
+        if not path.name.lower().endswith(IMAGES) or (
+                path.name.startswith((".", "flow"))):
             continue
         name, number = re.fullmatch(r"(.*?)(\d*)", path.stem).groups()
         if not number or int(number) in found:
@@ -166,7 +154,7 @@ def _numbered(folder: Path, files: list[Path]) -> list[Path]:
         raise VideoError(f"{folder}: holds the frames of several videos: "
                          f"{sorted(names)}; give each its own folder")
     order = sorted(found)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         if after != before + 1:
             raise VideoError(f"{found[before]}: the next frame is missing, "
                              f"{found[after].name} follows")
@@ -179,7 +167,7 @@ def _pictures(files: list[Path]) -> Iterator[av.VideoFrame]:
 
     for path in files:
         try:
-            with Image.open(path, formats=[*{*IMAGES.values()}]) as image:
+            with Image.open(path, formats=["JPEG", "PNG", "BMP"]) as image:
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError,
                 Image.DecompressionBombError) as error:
@@ -212,7 +200,7 @@ def _decode(container: Any, stream: Any,
 
 
 def _follow(
-    path: Path, claims: _Claims, frames: Iterator[av.VideoFrame],
+    path: Path, fps: float, claim: str, frames: Iterator[av.VideoFrame],
     visit: Callable[[int, av.VideoFrame], bool | None],
 ) -> VideoInfo:
     """Visit frames until they end or change, and say what there was."""
@@ -220,11 +208,10 @@ def _follow(
     try:
         for frame in frames:
             first = first or frame
-            if (frame.width, frame.height) != (first.width, first.height):
-                flaw = f"the frame size changes at frame {len(shown)}"
-                break
-            if frame.rotation != first.rotation:
-                flaw = f"the rotation changes at frame {len(shown)}"
+            for what in ("width", "height", "rotation"):
+                if getattr(frame, what) != getattr(first, what):
+                    flaw = f"the {what} changes at frame {len(shown)}"
+            if flaw:
                 break
             shown.append(frame.time)
             if visit(len(shown) - 1, frame):
@@ -236,19 +223,13 @@ def _follow(
     if first is None:
         raise VideoError(f"{path}: no frame decodes ({flaw or 'no data'})")
     if flaw:
-        said = (f"{claims.frames} frames, {len(shown)}" if claims.frames else
-                f"{claims.seconds:.1f} s, {len(shown)} frames")
-        who = "folder" if claims.container == "images" else "header"
-        flaw += f": the {who} claims {said} decode"
-    rotation = round(first.rotation / 90) * 90 % 360
+        flaw += f": {claim}, {len(shown)} frames decode"
     width, height = first.width, first.height
-    if rotation % 180:
+    if round(first.rotation / 90) % 2:
         width, height = height, width
-    times, fps = _times(shown, claims.fps), claims.fps
-    if times:
+    if times := _times(shown, fps):
         fps = len(shown) / times[-1]
-    return VideoInfo(path, len(shown), claims.frames, fps, width, height,
-                     rotation, claims.container, flaw, times)
+    return VideoInfo(path, len(shown), fps, width, height, flaw, times)
 
 
 def _times(shown: list[float | None],
@@ -279,8 +260,13 @@ def probe(path: str | Path) -> VideoInfo:
     try:
         known = stamp(path)
     except (OSError, ValueError):
-        return _scan(path, _skim)  # which says what is wrong
+        return _scan(path)  # which says what is wrong
     return _probe(path, known)
+
+
+@functools.cache
+def _probe(path: Path, known: tuple[int, int, int]) -> VideoInfo:
+    return _scan(path)
 
 
 def sampled(
@@ -291,7 +277,7 @@ def sampled(
     One pass over a short file does both: its frames are kept as they were
     decoded, up to KEPT bytes, until their number is known.
     """
-    path, kept, room = Path(path), [], KEPT
+    kept, room = [], KEPT
 
     def visit(index: int, frame: av.VideoFrame) -> None:
         nonlocal room
@@ -315,15 +301,6 @@ def _upright(frame: av.VideoFrame) -> torch.Tensor:
     return torch.rot90(rgb.permute(2, 0, 1), turn, (1, 2)).contiguous()
 
 
-def _skim(index: int, frame: av.VideoFrame) -> bool:
-    return False
-
-
-@functools.cache
-def _probe(path: Path, known: tuple[int, int, int]) -> VideoInfo:
-    return _scan(path, _skim)
-
-
 def read(
     path: str | Path,
     indices: Sequence[int] | torch.Tensor | None = None,
@@ -337,25 +314,23 @@ def read(
 
     Raises VideoError for a frame that is not there; with None for any flaw.
     """
-    path = Path(path)
-    wanted = None
-    if indices is not None:
-        wanted = torch.as_tensor(indices, dtype=torch.long).tolist()
-        if not wanted or min(wanted) < 0:
-            raise ValueError(f"indices are frames from 0 on, not {wanted}")
-    needed = None if wanted is None else set(wanted)
     frames: dict[int, torch.Tensor] = {}
+    if indices is None:
+        _scan(path, lambda index, frame: frames.update(
+            {index: _upright(frame)})).require_whole()
+        return torch.stack([*frames.values()])
+    wanted = torch.as_tensor(indices, dtype=torch.long).tolist()
+    if not wanted or min(wanted) < 0:
+        raise ValueError(f"indices are frames from 0 on, not {wanted}")
+    needed = set(wanted)
 
     def visit(index: int, frame: av.VideoFrame) -> bool:
-        if needed is None or index in needed:
+        if index in needed:
             frames[index] = _upright(frame)
-        return needed is not None and len(frames) == len(needed)
+        return len(frames) == len(needed)
 
     info = _scan(path, visit)
-    if wanted is None:
-        info.require_whole()
-        wanted = range(info.frames)
-    elif lacking := sorted(needed - frames.keys()):
+    if lacking := sorted(needed - frames.keys()):
         why = info.flaw or f"{info.frames} frames decode"
         raise VideoError(f"{path}: there is no frame {lacking[0]} ({why})")
     return torch.stack([frames[index] for index in wanted])

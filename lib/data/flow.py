@@ -27,21 +27,16 @@ def dis(video: torch.Tensor) -> torch.Tensor:
     import cv2
 
     if video.ndim != 4 or video.shape[1] != 3 or video.dtype != torch.uint8:
-        raise ValueError(
-            "video must be uint8 (T, 3, H, W), got "
-            f"{video.dtype} {tuple(video.shape)}"
-        )
+        raise ValueError("video must be uint8 (T, 3, H, W), got "
+                         f"{video.dtype} {tuple(video.shape)}")
     frames, _, height, width = video.shape
     if min(height, width) < SMALLEST:
         raise ValueError(
             f"DIS flow needs {SMALLEST} x {SMALLEST} pixels, got {height} x "
-            f"{width}: take the flow first and resize after, or enlarge"
-        )
+            f"{width}: take the flow first and resize after, or enlarge")
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    greys = [
-        cv2.cvtColor(frame.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY)
-        for frame in video.cpu().contiguous()
-    ]
+    greys = [cv2.cvtColor(frame.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY)
+             for frame in video.cpu().contiguous()]
     flow = torch.empty(max(frames - 1, 0), 2, height, width)
     for t in range(frames - 1):
         moved = search.calc(greys[t], greys[t + 1], None)
@@ -141,31 +136,17 @@ def warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     if image.shape[-2:] != flow.shape[-2:] or image.ndim != flow.ndim:
         raise ValueError(
             f"image {tuple(image.shape)} and flow {tuple(flow.shape)} need "
-            "the same number of dimensions, height and width"
-        )
+            "the same number of dimensions, height and width")
     if image.ndim == 3:
         return warp(image[None], flow[None])[0]
-    height, width = flow.shape[-2:]
-    y, x = torch.meshgrid(
-        torch.arange(height, device=flow.device),
-        torch.arange(width, device=flow.device),
-        indexing="ij",
-    )
-    # grid_sample counts from -1 to 1 between the outer edges of the frame.
-    grid = torch.stack(
-        [
-            (2 * (x + flow[:, 0]) + 1) / width - 1,
-            (2 * (y + flow[:, 1]) + 1) / height - 1,
-        ],
-        dim=-1,
-    )
     pixels = image if image.is_floating_point() else image.to(flow.dtype)
-    return F.grid_sample(
-        pixels,
-        grid.to(pixels.dtype),
-        padding_mode="border",
-        align_corners=False,
-    )
+    # grid_sample counts from -1 to 1 between the outer edges of the frame
+    still = F.affine_grid(torch.eye(2, 3).to(flow).expand(len(flow), 2, 3),
+                          flow.shape, align_corners=False)
+    step = 2 / flow.new_tensor([flow.shape[-1], flow.shape[-2]])
+    grid = still + flow.movedim(1, -1) * step
+    return F.grid_sample(pixels, grid.to(pixels), padding_mode="border",
+                         align_corners=False)
 
 
 def to_rgb(flow: torch.Tensor, largest: float | None = None) -> torch.Tensor:

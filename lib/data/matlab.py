@@ -20,8 +20,8 @@ MOST = 10**6  # values: three times the most
 # How numbers and text are stored, by the code of their type.
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4",
            9: "f8", 12: "i8", 13: "u8"}
-TEXTS = {1: "ascii", 2: "ascii", 4: "utf-16", 16: "utf-8", 17: "utf-16",
-         18: "utf-32"}
+TEXTS = {1: "ascii", 2: "ascii", 4: "utf-16-le", 16: "utf-8",
+         17: "utf-16-le", 18: "utf-32-le"}
 MATRIX, PACKED = 14, 15
 STRUCT, CHAR, NUMERIC = 2, 4, range(6, 16)  # classes of a variable
 COMPLEX = 0x800  # a flag of it
@@ -56,11 +56,8 @@ class _Mat:
     def __init__(self, data: bytes, names: tuple[str, ...]):
         self.held: dict[str, Any] = {}
         self.left, room = MOST, LARGEST
-        mark = data[124:128]
-        if mark not in (b"\x00\x01IM", b"\x01\x00MI"):
-            raise ValueError("another version: save it by save(..., '-v7')"
-                             if mark[2:] in (b"IM", b"MI") else "no header")
-        self.order = "<" if mark.endswith(b"IM") else ">"
+        if data[124:128] != b"\x00\x01IM":  # of little-endian machines
+            raise ValueError("another version: save it by save(..., '-v7')")
         for kind, part in self.elements(memoryview(data)[128:]):
             if kind == PACKED:
                 pack = zlib.decompressobj()
@@ -77,7 +74,7 @@ class _Mat:
         """The type and bytes of each element in `data`."""
         at = 0
         while at < len(data):
-            kind, size = struct.unpack_from(self.order + "II", data, at)
+            kind, size = struct.unpack_from("<II", data, at)
             start, end = at + 8, at + 8 + size
             at = end + (0 if kind == PACKED else -size % 8)
             if kind >> 16:  # up to four bytes, in the place of their number
@@ -104,34 +101,27 @@ class _Mat:
             return np.empty((0, 0))
         parts = self.elements(data)
         (_, flags), (_, shape), _ = itertools.islice(parts, 3)
-        flags = struct.unpack_from(self.order + "I", flags)[0]
-        shape = np.frombuffer(shape, self.order + "u4").tolist()
+        flags = struct.unpack_from("<I", flags)[0]
+        shape = np.frombuffer(shape, "<u4").tolist()
         kind = flags & 0xFF
         if len(shape) > 32 or flags & COMPLEX:
             raise ValueError("it holds complex numbers or odd shapes")
         if kind in NUMERIC:
             (stored, part), = itertools.islice(parts, 1)
-            numbers = np.frombuffer(part, self.order + NUMBERS[stored])
+            numbers = np.frombuffer(part, "<" + NUMBERS[stored])
             return numbers.reshape(shape, order="F")
         if kind == CHAR:
-            return self.text(parts)
+            (stored, part), = itertools.islice(parts, 1)
+            return bytes(part).decode(TEXTS[stored])
         if kind == STRUCT:
             return self.structs(parts, math.prod(shape))
         raise ValueError("it holds other than numbers, text and structs")
-
-    def text(self, parts: Iterator[tuple[int, memoryview]]) -> str:
-        """The text of a matrix of characters."""
-        (stored, part), = itertools.islice(parts, 1)
-        name = TEXTS[stored]
-        if name in ("utf-16", "utf-32"):
-            name += "-le" if self.order == "<" else "-be"
-        return bytes(part).decode(name)
 
     def structs(self, parts: Iterator[tuple[int, memoryview]],
                 count: int) -> list[dict[str, Any]]:
         """The structs of a matrix of them, each a dict by fields."""
         (_, width), (_, names) = itertools.islice(parts, 2)
-        width = struct.unpack_from(self.order + "I", width)[0]
+        width = struct.unpack_from("<I", width)[0]
         names = bytes(names).decode("latin1")
         if not 1 <= len(names) <= MOST:
             raise ValueError("it holds structs of no or too many fields")

@@ -16,50 +16,43 @@ def at_least(least: int, **given: int) -> None:
                              f"at least {least}")
 
 
-def _counts(total: int, n: int) -> None:
-    if total < 1 or n < 1:
-        raise ValueError(f"cannot sample {n} of {total} frames: both >= 1")
-
-
-def sample_uniform(total: int, n: int) -> torch.Tensor:
+def sample_uniform(total: int, n: int) -> Tensor:
     """The centres (n,) of n equal segments; frames repeat if total < n."""
-    _counts(total, n)
+    at_least(1, total=total, n=n)
     return (2 * torch.arange(n) + 1) * total // (2 * n)
 
 
 def sample_segments(
     total: int, n: int, generator: torch.Generator | None = None
-) -> torch.Tensor:
+) -> Tensor:
     """A random frame (n,) of each of n equal segments, as in TSN."""
-    _counts(total, n)
+    at_least(1, total=total, n=n)
     place = torch.rand(n, generator=generator, dtype=torch.float64)
     index = ((torch.arange(n) + place) * total / n).long()
     return index.clamp(max=total - 1)
 
 
-def sample_windows(total: int, length: int, stride: int) -> torch.Tensor:
+def sample_windows(total: int, length: int, stride: int) -> Tensor:
     """Windows (K, length) every `stride` frames, covering the tail.
 
     If the stride misses the end, one more window ends at the last frame. A
     video shorter than `length` gives one window that holds its last frame.
     """
-    _counts(total, length)
-    if stride < 1:
-        raise ValueError(f"stride {stride}: at least 1")
+    at_least(1, total=total, length=length, stride=stride)
     last = max(total - length, 0)
     starts = [*range(0, last, stride), last]
     index = torch.tensor(starts)[:, None] + torch.arange(length)
     return index.clamp(max=total - 1)
 
 
-def sample_clips(total: int, length: int = 8) -> torch.Tensor:
+def sample_clips(total: int, length: int = 8) -> Tensor:
     """Consecutive clips (K, length) without overlap.
 
     The frames of an incomplete last clip are left out, so that no frame
     counts twice; a video shorter than `length` gives one clip that holds
     its last frame.
     """
-    _counts(total, length)
+    at_least(1, total=total, length=length)
     clips = max(total // length, 1)
     index = torch.arange(clips * length).view(clips, length)
     return index.clamp(max=total - 1)
@@ -67,7 +60,7 @@ def sample_clips(total: int, length: int = 8) -> torch.Tensor:
 
 def sample_part(
     total: int, n: int, part: tuple[float, float] = (0.0, 1.0)
-) -> torch.Tensor:
+) -> Tensor:
     """As `sample_uniform`, from the shares [start, end) of the video."""
     start, end = part
     if not 0 <= start < end <= 1:
@@ -78,7 +71,7 @@ def sample_part(
     return first + sample_uniform(max(last - first, 1), n)
 
 
-def flow_runs(index: torch.Tensor, total: int, fields: int) -> torch.Tensor:
+def flow_runs(index: Tensor, total: int, fields: int) -> Tensor:
     """The frames (n, fields + 1) between which `fields` flows are measured.
 
     They start at the sampled frames `index` (n,); near the end they end with
@@ -102,11 +95,8 @@ def thin(
     total = len(sample["video"])
     kept = sample_part(total, frames, part)
     thinned = {
-        key: value[kept]
-        if isinstance(value, torch.Tensor) and key != "segments"
-        else value
-        for key, value in sample.items() if key != "flow"
-    }
+        key: value[kept] if key != "segments" and torch.is_tensor(value)
+        else value for key, value in sample.items() if key != "flow"}
     share = part[1] - part[0]
     return thinned | {"fps": sample["fps"] * frames / (share * total)}
 

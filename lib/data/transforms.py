@@ -140,9 +140,11 @@ def random_crop(height: int, width: int,
     sides = [(round(a * short), round(b * short))
              for (i, a), (j, b) in product(enumerate(scales), repeat=2)
              if abs(i - j) <= 1]
-    rows, columns = sides[_draw(len(sides))]
+    side, place, mirror = (
+        int(torch.randint(n, ())) for n in (len(sides), 5, 2))
+    rows, columns = sides[side]
     places = _places(height - rows, width - columns)
-    return Crop(*places[_draw(5)], rows, columns, bool(_draw(2)))
+    return Crop(*places[place], rows, columns, bool(mirror))
 
 
 def ten_crops(height: int, width: int, size: int) -> list[Crop]:
@@ -156,10 +158,6 @@ def ten_crops(height: int, width: int, size: int) -> list[Crop]:
                          f"x {width}: load larger ones")
     return [Crop(*place, size, size, mirror) for mirror in (False, True)
             for place in _places(height - size, width - size)]
-
-
-def _draw(n: int) -> int:
-    return int(torch.randint(n, ()))
 
 
 def _places(down: int, right: int) -> list[tuple[int, int]]:
@@ -240,17 +238,13 @@ def spatio_temporal_22() -> list[View]:
     centre crops of 256 and 192 of a frame's 256 pixels, resized to what
     the network takes. So read, no two of the 22 are the same.
     """
-    side = 224 / 256
-    far, middle = 1 - side, (1 - side) / 2
-    corners = [*product((0.0, far), repeat=2), (middle, middle)]
-    views = [View((0.0, 1.0), *corner, side, mirror)
-             for corner, mirror in product(corners, (False, True))]
-    parts = ((0.0, 2 / 3), (1 / 3, 1.0), (0.0, 1.0))
-    for part, side in product(parts, (256 / 256, 192 / 256)):
-        middle = (1 - side) / 2
-        views += [View(part, middle, middle, side, mirror)
-                  for mirror in (False, True)]
-    return views
+    whole, parts = (0.0, 1.0), ((0.0, 2 / 3), (1 / 3, 1.0), (0.0, 1.0))
+    far = 32 / 256
+    seen = [(whole, *corner, 224 / 256) for corner in (
+        *product((0.0, far), repeat=2), (far / 2, far / 2))]
+    seen += [(part, (1 - side) / 2, (1 - side) / 2, side)
+             for part, side in product(parts, (256 / 256, 192 / 256))]
+    return [View(*one, mirror) for one in seen for mirror in (False, True)]
 
 
 class _Through(Dataset):

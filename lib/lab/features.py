@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from lib.data.batches import Columns, gathered
+from lib.data.batches import Columns, gathered, in_memory
 from lib.data.store import Store
 from lib.data.transforms import View, through
 from lib.lab.training import (
@@ -30,7 +30,8 @@ from lib.lab.training import (
 
 def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
             view: View | None = None, folder: str | Path | None = None,
-            batch: int = 32, device: str = "auto") -> Dataset:
+            memory: float = 0, batch: int = 32,
+            device: str = "auto") -> Dataset:
     """Run frozen networks over every sample of `data` once.
 
     networks: by the entry that each reads, as {"video": rgb} or with
@@ -39,7 +40,8 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
     view: look at the samples through it first (`transforms.through`).
     folder: None keeps the result in memory, as Columns. Else each video has
         a file in this folder, counted from the project root, and the result
-        reads it when asked for the sample (`batches.in_memory` reads all).
+        reads it when asked for the sample.
+    memory: what takes fewer bytes is read from the folder once, now.
 
     A sample has `<key>_cube` (T, C, h, w) and `<key>_vector` (T, D) in
     float16 for each network, and all that it had but pictures and flow
@@ -74,7 +76,9 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
         samples = (sample for rows in made for sample in Columns(rows))
         for i, sample in zip(absent, samples, strict=True):
             stored.store.put(stored.keys[i], sample)
-    return stored
+    size = len(stored) and len(stored) * sum(
+        x.nbytes for x in stored[0].values() if torch.is_tensor(x))
+    return in_memory(stored) if 0 < size < memory else stored
 
 
 class Stored(Dataset):

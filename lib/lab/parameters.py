@@ -234,7 +234,6 @@ def _opened(given: Mapping) -> Iterator[tuple[str, str]]:
     for name, read in (
             ("video", lambda x: decode.probe(
                 Path(x).absolute()).require_whole()),
-            ("scores", lambda x: (ROOT / Path(x).expanduser()).open().close()),
             ("results", lambda x: Registry(x).lines())):
         try:
             if given.get(name):

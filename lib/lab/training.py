@@ -63,7 +63,8 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
     steps and at the last one, and ends with the best scored weights. The
     model is left on the device, in eval mode.
 
-    optimizer: called as `optimizer(parameters, lr=, weight_decay=)`.
+    optimizer: called as `optimizer(parameters, lr=, weight_decay=)`. A group
+        of its parameters with an entry "times" has so many times the rate.
     schedule: "constant", "cosine" to zero after a short warm-up, or a
     function from the share of the steps done to the share of `lr`.
     clip: largest norm of the gradient over all parameters; None for none.
@@ -92,10 +93,11 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         for at in tqdm(range(len(history), steps), disable=None):
             samples = batches[at]
             model.train()
+            rate = lr * _share(schedule, at, steps)
             for group in optimizer.param_groups:
-                group["lr"] = lr * _share(schedule, at, steps)
+                group["lr"] = rate * group.get("times", 1.0)
             logged = step(model, to_device(samples, accelerator.device))
-            row = {"step": at + 1, "lr": group["lr"]} | _numbers(logged)
+            row = {"step": at + 1, "lr": rate} | _numbers(logged)
             history.append(row)
             optimizer.zero_grad()
             accelerator.backward(logged["loss"])
@@ -334,6 +336,30 @@ def _fix(module: nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
+def gate_rates(model: nn.Module, kind: Callable, ratio: float) -> Callable:
+    """An optimiser for `fit` in which inserted modules have another rate.
+
+    kind: torch.optim's AdamW, or SGD in all its settings. ratio: of the
+    modules' rate to that of the rest. Adam moves each weight by about its
+    rate, whatever the weight's size; so many small weights of a layer
+    together would move far. With Adam a weight's rate is therefore divided
+    by the number of inputs of its layer.
+    """
+    gates = {id(p) for name, p in model.named_parameters()
+             if ".attention." in name}
+
+    def make(parameters, **options):
+        groups = [{"params": [p for p in parameters if id(p) not in gates]}]
+        for p in parameters:
+            if id(p) in gates:
+                adam = kind is torch.optim.AdamW and p.ndim > 1
+                groups.append({"params": [p], "times": ratio / (
+                    p[0].numel() if adam else 1)})
+        return kind(groups, **options)
+
+    return make
+
+
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
 
@@ -350,6 +376,26 @@ def first_weights(module: nn.Module, name: str) -> None:
             if hasattr(part, "reset_parameters"):
                 torch.manual_seed(_mix(name, path))
                 part.reset_parameters()
+
+
+def tune_frames(cnn: nn.Module, data: Dataset, key: str, classes: int,
+                **options) -> nn.Module:
+    """Train a CNN of frames on class labels, in place; returns it.
+
+    A layer on the mean of its vectors (`cnn.features`) at three random
+    moments of each video predicts the class, and is dropped. `key` is what
+    the CNN reads, "video" or "motion"; `options` are those of `fit`.
+    """
+    def step(model, batch):
+        moments = torch.randint(batch[key].shape[1], (3,))
+        vectors = model["cnn"].features(batch[key][:, moments])[1]
+        loss = nn.functional.cross_entropy(
+            model["layer"](vectors.mean(1)), batch["label"])
+        return {"loss": loss}
+
+    layer = nn.Linear(cnn.vector_channels, classes)
+    fit(nn.ModuleDict({"cnn": cnn, "layer": layer}), data, step, **options)
+    return cnn
 
 
 def accuracy(inputs: str | tuple[str, ...] = "video",

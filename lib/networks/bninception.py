@@ -110,18 +110,18 @@ def load_published(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: if a layer is missing or has another shape.
     """
-    first, found, wrong = "conv1_7x7_s2.weight", {}, []
+    found = {}
     for name, own in net.state_dict().items():
         published = ".".join(name.split(".")[-2:])
-        given = state.get(published)
-        if given is not None and given.numel() == own.numel():
-            # some files hold the norms' numbers as (1, C)
-            given = given.flip(1) if published == first else given
-            found[name] = given.view_as(own)
-        elif not name.endswith("num_batches_tracked"):  # younger than they
-            wrong.append(published)
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} weights are missing or of another shape, as "
-            f"{wrong[0]}: give BN-Inception's, by the Caffe model's names")
+        if name.endswith("num_batches_tracked"):  # younger than they
+            continue
+        given = state.get(published, torch.empty(0))
+        if given.numel() != own.numel():
+            raise ValueError(
+                f"{published} is missing or of another shape: give "
+                "BN-Inception's weights, by the Caffe model's names")
+        # some files hold the norms' numbers as (1, C)
+        found[name] = given.view_as(own)
+    found["stages.conv1.0.conv1_7x7_s2.weight"] = (
+        state["conv1_7x7_s2.weight"].flip(1))
     net.load_state_dict(found, strict=False)

@@ -213,11 +213,10 @@ def clip_cnn(name: str = "resnet3d_small",
     """
     if name not in MAKERS:
         raise ValueError(f"backbone {name!r}: one of {[*MAKERS]}")
-    if weights not in (None, "puppets", "kinetics"):
-        raise ValueError(
-            f"weights={weights!r}: use None, 'puppets' or 'kinetics'")
-    if weights == "kinetics" and name != "resnet3d":
-        raise ValueError(f"{name} has no Kinetics weights; 'resnet3d' has")
+    trained = {"resnet3d": "kinetics", "c3d": None}.get(name, "puppets")
+    if weights not in (None, trained):
+        raise ValueError(f"weights={weights!r}: {name} takes None or "
+                         f"{trained!r}")
     net = MAKERS[name]()
     if weights == "puppets":
         load_weights(net, puppet_weights(name))

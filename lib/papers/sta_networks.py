@@ -19,7 +19,7 @@ gates, Y = W X. Needs torch and einops only: copy the file.
 import copy
 import re
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -205,6 +205,52 @@ class ChannelCorrelation(SqueezeExcitation):
                 + rearrange(z, "b c -> b c 1").sigmoid()) / 2
 
 
+def true_gates(relevant: Tensor, steps: int) -> Tensor:
+    """From the frames of the action ``(B, n)`` gates ``(B, steps)``.
+
+    The share of a step's frames, between 0.05 and 0.95.
+    """
+    share = F.adaptive_avg_pool1d(relevant[:, None].float(), steps)
+    return 0.05 + 0.9 * share[:, 0]
+
+
+class TrueGates(Gated):
+    """Gates that are told and learn nothing, to see what could be won.
+
+    Set `relevant` ``(B, n)``, the frames of the action, before each pass.
+    even: each step gets the video's mean, the partner that knows no time.
+    """
+
+    per_channel = False
+
+    def __init__(self, channels: int, size: tuple[int, int, int], *,
+                 even: bool = False):
+        super().__init__(channels, (None, None, None))
+        self.relevant, self.even = None, even
+
+    def weights(self, x: Tensor) -> Tensor:
+        """One gate a step, from `relevant` alone."""
+        gates = true_gates(self.relevant, x.shape[2])[:, None]
+        return (gates.mean(2, keepdim=True).expand_as(gates) if self.even
+                else gates)
+
+
+class ToldSTA(STA):
+    """STA that keeps its gates, so that they can be told what to be."""
+
+    def weights(self, x: Tensor) -> Tensor:
+        """As above; kept as `gates`, with their gradient."""
+        self.gates = super().weights(x)
+        return self.gates
+
+    def entropy(self, relevant: Tensor) -> Tensor:
+        """Cross entropy of their means over channels and the true gates."""
+        when = self.gates.mean(1)
+        return F.binary_cross_entropy(when, true_gates(relevant,
+                                                       when.shape[1]))
+
+
+KNOWING = {"true": TrueGates, "told": ToldSTA}
 MODULES = {"sta": STA, "ta": TemporalAttention, "sa": ChannelAttention,
            "se": SqueezeExcitation, "stc": ChannelCorrelation}
 
@@ -413,6 +459,18 @@ class STAClassifier(nn.Module):
             each, _spread(x, valid), **told)
 
 
+class KnowingClassifier(STAClassifier):
+    """A classifier that hands its `TrueGates` the frames of the action."""
+
+    def forward(self, clips: Tensor,
+                relevant: Tensor | None = None) -> STAOutput:
+        """As above, without padding; relevant ``(B, n)``."""
+        for module in self.modules():
+            if isinstance(module, TrueGates):
+                module.relevant = relevant
+        return super().forward(clips)
+
+
 def _real(clips: Tensor, valid: Tensor | None) -> Tensor:
     """`valid`, all by default; ValueError if the inputs are not as told."""
     # what is not given is not read, so that torch.export has no branch
@@ -444,6 +502,24 @@ def _spans(valid: Tensor, steps: int, length: int) -> Tensor:
 def loss(output: STAOutput, label: Tensor) -> dict[str, Tensor]:
     """Cross entropy of the video's logits with `label` ``(B,)``."""
     return {"loss": F.cross_entropy(output.logits, label)}
+
+
+def with_gates(net: nn.Module,
+               change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of a network whose gates W go through `change`.
+
+    To ask a trained model what its gates are worth: `torch.ones_like` takes
+    them away, `lambda w: w.flip(2)` runs them backwards in time.
+    """
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, Gated):
+            module.weights = partial(_through, module.weights, change)
+    return net
+
+
+def _through(weights: Callable, change: Callable, x: Tensor) -> Tensor:
+    return change(weights(x))
 
 
 def mimic_loss(output: STAOutput, flow: STAOutput, label: Tensor,

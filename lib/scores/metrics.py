@@ -316,8 +316,8 @@ def fuse(logits: Sequence[Tensor],
     """The weighted mean of softmax probabilities: shares (N, K).
 
     logits: of independent streams (RSTAN, Table I) or of several views
-        (section IV-D), each (N, K). For what is already a probability, as
-        of `read_scores`, give its logarithm.
+        (section IV-D), each (N, K). For what is already a probability,
+        give its logarithm.
     weights: one per entry, not negative; by default all the same.
     """
     weights = [1.0] * len(logits) if weights is None else list(weights)
@@ -333,3 +333,36 @@ def fuse(logits: Sequence[Tensor],
     total = sum(weights)
     return sum(weight / total * one.softmax(1)
                for weight, one in zip(weights, logits, strict=True))
+
+
+def order(logits: Tensor, label: Tensor,
+          pairs: Sequence[tuple[int, int]]) -> float:
+    """How often a class has a higher logit than its mirror image in time.
+
+    `logits` (N, K), `label` (N,). `pairs` are classes with the same poses in
+    opposite order; other videos do not count, and without any it is NaN. A
+    model that is blind to order gets a half; a tie counts as lost.
+    """
+    hits = [logits[label == own, own] > logits[label == own, rival]
+            for pair in pairs for own, rival in (pair, pair[::-1])]
+    return torch.cat(hits).double().mean().item() if hits else math.nan
+
+
+def reach(network: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, float]:
+    """How much of what a cell of a map sees lies around that cell.
+
+    The gradient of a middle cell of `network(x)` (..., h, w) with respect to
+    the frames `x` (..., H, W): the share of its energy in the cell's own
+    pixels, and within one and two cells around it. Where the first is small,
+    a map of cells does not tell the place that a model looks at.
+    """
+    x = x.detach().clone().requires_grad_()
+    maps = network(x)
+    size = maps.shape[-2:]
+    row, column = (n // 2 for n in size)
+    maps[..., row, column].sum().backward()
+    energy = x.grad.square().flatten(0, -3).sum(0, keepdim=True)
+    energy = nn.functional.adaptive_avg_pool2d(energy, size)[0]
+    return {f"{2 * n + 1} × {2 * n + 1} of {size[0]} × {size[1]} cells": (
+        energy[max(row - n, 0):row + n + 1, max(column - n, 0):column + n + 1]
+        .sum() / energy.sum()).item() for n in range(3)}

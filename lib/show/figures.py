@@ -369,3 +369,31 @@ def matrix(
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return layout.picture(figure, photo=False, alt=title)
+
+
+def heat(parts: Mapping[str, Tensor], *, title: str, axis: str,
+         rows_are: str, height: float = 3.0) -> Image:
+    """Matrices by name, side by side, each with a scale of its own.
+
+    Dark is least and bright most; where there are numbers below zero, blue
+    is below and red above.
+    """
+    figure, axes = layout.plot(1.0 + 2.1 * len(parts), height, title,
+                               ncols=len(parts), squeeze=False)
+    for ax, (name, values) in zip(axes[0], parts.items(), strict=True):
+        signed = bool((values < 0).any())
+        most = float(values.abs().max()) or 1.0
+        shown = ax.imshow(
+            values.numpy(), aspect="auto", interpolation="nearest",
+            cmap="RdBu_r" if signed else "viridis",
+            vmin=-most if signed else 0, vmax=most)
+        ax.set_title(name, size=9)
+        ax.set(xlabel=axis)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        if len(values) > 1:
+            ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            ax.set_ylabel(rows_are)
+        else:
+            ax.set_yticks([])
+        figure.colorbar(shown, ax=ax)
+    return layout.picture(figure, photo=True, alt=title)

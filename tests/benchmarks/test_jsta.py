@@ -77,29 +77,6 @@ def test_one_relu_for_two(benchmark, form, over):
     measure(benchmark, train_step, net, x)
 
 
-@pytest.mark.parametrize("number", [2, 4, 8, 16])
-@pytest.mark.benchmark(group="growth with clips, forward and backward")
-def test_growth_with_clips(benchmark, number):
-    """From 2: on a CPU torch has a slower convolution for a single clip."""
-    net, x = network("replace_3b"), clips(each=number)
-    measure(benchmark, train_step, net, x)
-
-
-@pytest.mark.parametrize("form", ["one batch", "clip by clip"])
-@pytest.mark.benchmark(group="4 videos of 4 clips, forward")
-def test_one_batch_of_clips(benchmark, form):
-    net, x = network("replace_3b").eval(), clips(4, 4)
-
-    def run():
-        with torch.inference_mode():
-            if form == "one batch":
-                return net(x)
-            return [net(x[i:i + 1, j:j + 1])
-                    for i in range(4) for j in range(4)]
-
-    measure(benchmark, run)
-
-
 @pytest.mark.parametrize("part", ["woTA", "wiTA"])
 @pytest.mark.parametrize("number", [4, 16])
 @pytest.mark.benchmark(group="second step on 32 videos of 512 numbers a clip")

@@ -119,17 +119,3 @@ def test_cost_beside_the_backbones(benchmark, part):
     }
     with torch.inference_mode():
         measure(benchmark, parts[part])
-
-
-@pytest.mark.parametrize("steps", [4, 8, 16, 32])
-@pytest.mark.benchmark(group="growth with the number of frames")
-def test_growth_with_frames(benchmark, steps):
-    net, xs = network(), features(4, steps, 8, 64)
-    measure(benchmark, train_step, net, xs)
-
-
-@pytest.mark.parametrize("side", [4, 8, 16])
-@pytest.mark.benchmark(group="growth with the size of the map")
-def test_growth_with_positions(benchmark, side):
-    net, xs = network(), features(4, 8, side, 64)
-    measure(benchmark, train_step, net, xs)

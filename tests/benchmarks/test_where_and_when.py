@@ -86,24 +86,3 @@ def test_cost_beside_the_backbone(benchmark, part):
         average = cnn2d.FrameAverage(C, CLASSES).to(DEVICE)
         full = network()
         measure(benchmark, parts[part])
-
-
-@pytest.mark.parametrize("n", [4, 8, 16, 32])
-@pytest.mark.benchmark(group="growth with the number of frames")
-def test_growth_with_frames(benchmark, n):
-    net, x = network(), features(4, n, 8)
-    measure(benchmark, train_step, net, lambda x: net(x).logits, x)
-
-
-@pytest.mark.parametrize("side", [4, 8, 16])
-@pytest.mark.benchmark(group="growth with the size of the map")
-def test_growth_with_positions(benchmark, side):
-    net, x = network(), features(4, 8, side)
-    measure(benchmark, train_step, net, lambda x: net(x).logits, x)
-
-
-@pytest.mark.parametrize("videos", [2, 8, 32])
-@pytest.mark.benchmark(group="growth with the batch")
-def test_growth_with_batch(benchmark, videos):
-    net, x = network(), features(videos, 8, 8)
-    measure(benchmark, train_step, net, lambda x: net(x).logits, x)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
+from video_files import same
 
 from lib.data import batches
 
@@ -27,20 +28,6 @@ class Listed(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return self.samples[index]
-
-
-def same(one, other):
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        if isinstance(value, torch.Tensor):
-            assert value.dtype == other[key].dtype
-            assert torch.equal(value, other[key]), key
-        elif isinstance(value, list):
-            pairs = zip(value, other[key], strict=True)
-            for a, b in pairs:
-                assert torch.equal(a, b) if torch.is_tensor(a) else a == b
-        else:
-            assert value == other[key] and type(value) is type(other[key])
 
 
 def test_collate():

@@ -30,19 +30,21 @@ from lib.data import decode
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.parametrize(("name", "codec", "pix_fmt"), FORMATS)
+every_format = pytest.mark.parametrize("name, codec, pix_fmt", FORMATS)
+
+
+@every_format
 def test_frames_are_exact(tmp_path, name, codec, pix_fmt):
     path = write(tmp_path / name, coded(40), codec, pix_fmt)
     info = decode.probe(path)
-    claimed = 0 if "matroska" in info.container else 40
-    assert (info.frames, info.claimed, info.fps) == (40, claimed, 25)
-    assert (info.width, info.height, info.rotation) == (64, 48, 0)
-    assert info.flaw is None
+    assert info == (path, 40, 25, 64, 48, None, None)
     whole = decode.read(path)
     assert whole.dtype == torch.uint8 and whole.shape == (40, 3, 48, 64)
     assert numbers(whole) == list(range(40))
     indices = [39, 0, 17, 17, 3]
     assert torch.equal(decode.read(path, indices), whole[indices])
+    same, frames = decode.sampled(path, lambda n: torch.tensor([0, n - 1]))
+    assert same == info and torch.equal(frames, whole[[0, 39]])
 
 
 def test_colours_are_red_green_blue(tmp_path):
@@ -53,53 +55,52 @@ def test_colours_are_red_green_blue(tmp_path):
     assert clip.mean((2, 3)).argmax(1).tolist() == [0, 1, 2]
 
 
-def test_the_last_index_decides_how_far_is_decoded(tmp_path, monkeypatch):
-    path = write(tmp_path / "clip.avi", coded(40))
-    seen = []
-    scan = decode._scan
+def test_no_more_is_decoded_than_needed(tmp_path, monkeypatch):
+    path = write(tmp_path / "clip.avi", coded(30))
+    passes, scan = [], decode._scan
 
     def counting(path, visit):
-        return scan(path, lambda i, f: seen.append(i) or visit(i, f))
+        passes.append(0)
+
+        def count(index, frame):
+            passes[-1] += 1
+            return visit(index, frame)
+        return scan(path, count)
+
+    def middle(total):
+        return torch.tensor([total // 2, total - 1])
 
     monkeypatch.setattr(decode, "_scan", counting)
     decode.read(path, [5, 2])
-    assert max(seen) == 5
+    assert numbers(decode.sampled(path, middle)[1]) == [15, 29]
+    assert passes == [6, 30]  # a short file is kept in one pass
+    monkeypatch.setattr(decode, "KEPT", 100_000)
+    assert numbers(decode.sampled(path, middle)[1]) == [15, 29]
+    assert passes == [6, 30, 30, 30]
 
 
 def test_one_frame(tmp_path):
     path = write(tmp_path / "clip.mp4", coded(1), "libx264")
-    assert decode.probe(path).frames == 1
+    info = decode.probe(path)
+    assert (info.frames, info.fps, info.times) == (1, 25, None)
     assert numbers(decode.read(path)) == [0]
 
 
-@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "ffv1"])
-def test_odd_sizes(tmp_path, codec):
+@pytest.mark.parametrize("codec, pix_fmt", [
+    ("mpeg4", "yuv420p"), ("mjpeg", "yuvj420p"), ("ffv1", "yuv420p"),
+    ("ffv1", "gray")])
+def test_odd_sizes(tmp_path, codec, pix_fmt):
     ramp = np.linspace(20, 230, 65).astype(np.uint8)
     frames = np.broadcast_to(ramp[:, None], (4, 47, 65, 3)).copy()
-    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    path = write(tmp_path / "clip.avi", frames, codec, pix_fmt)
-    clip = decode.read(path)
+    clip = decode.read(write(tmp_path / "clip.avi", frames, codec, pix_fmt))
     assert clip.shape == (4, 3, 47, 65)
     want = torch.from_numpy(frames).permute(0, 3, 1, 2)
     assert (clip.int() - want.int()).abs().max() < 16
 
 
-def test_grey(tmp_path):
-    frames = coded(5)
-    path = write(tmp_path / "clip.mkv", frames, "ffv1", "gray")
-    clip = decode.read(path)
-    assert numbers(clip) == list(range(5))
-    assert (clip == clip[:, :1]).all() and clip.float().std() > 10
-
-
-@pytest.mark.parametrize(
-    ("matrix", "turns"),
-    [
-        ((0, 1, -1, 0), -1),  # as phones held upright write it: clockwise
-        ((-1, 0, 0, -1), 2),
-        ((0, -1, 1, 0), 1),
-    ],
-)
+@pytest.mark.parametrize("matrix, turns", [
+    ((0, 1, -1, 0), -1),  # as phones held upright write it: clockwise
+    ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
 def test_rotation_is_applied(tmp_path, matrix, turns):
     path = write(tmp_path / "clip.mp4", coded(12), "libx264")
     stored = decode.read(path)
@@ -116,7 +117,6 @@ def test_rotation_is_applied(tmp_path, matrix, turns):
     assert torch.equal(clip, torch.rot90(stored, turns, (2, 3)))
     assert torch.equal(decode.read(path, [7]), clip[[7]])
     assert clip.shape[-2:] == (info.height, info.width)
-    assert info.rotation == turns * 90 % 360
 
 
 def test_a_changed_file_is_counted_again(tmp_path):
@@ -155,30 +155,6 @@ def test_real_samples():
     assert videos > 0
 
 
-@pytest.mark.parametrize("name, codec, pix_fmt", FORMATS)
-def test_sampled_is_probed_and_read(tmp_path, name, codec, pix_fmt):
-    path = write(tmp_path / name, coded(30), codec, pix_fmt)
-    info, frames = decode.sampled(path, lambda n: torch.tensor([0, n - 1]))
-    assert info == decode.probe(path)
-    assert torch.equal(frames, decode.read(path, [0, 29]))
-
-
-def test_sampled_takes_one_pass_over_a_short_file(tmp_path, monkeypatch):
-    path = write(tmp_path / "a.avi", coded(30))
-    passes, scan = [], decode._scan
-    monkeypatch.setattr(decode, "_scan", lambda *options: (
-        passes.append(1), scan(*options))[1])
-
-    def middle(total):
-        return torch.tensor([total // 2, total - 1])
-
-    assert numbers(decode.sampled(path, middle)[1]) == [15, 29]
-    assert len(passes) == 1
-    monkeypatch.setattr(decode, "KEPT", 100_000)  # too long to be kept
-    assert numbers(decode.sampled(path, middle)[1]) == [15, 29]
-    assert len(passes) == 3
-
-
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
 def test_times_of_a_variable_rate(tmp_path, name):
     info = decode.probe(uneven(tmp_path / name))
@@ -187,19 +163,14 @@ def test_times_of_a_variable_rate(tmp_path, name):
     assert info.fps == pytest.approx(10) and info.flaw is None
 
 
-@pytest.mark.parametrize(("name", "codec", "pix_fmt"), FORMATS)
-def test_a_constant_rate_needs_no_times(tmp_path, name, codec, pix_fmt):
-    for frames in (1, 40):
-        info = decode.probe(write(tmp_path / name, coded(frames), codec,
-                                 pix_fmt))
-        assert info.times is None and info.fps == 25
-
-
 def test_frames_that_an_avi_leaves_out_take_their_time(tmp_path):
+    """Its header counts them; the file is sound."""
     times = [t for t in range(48) if t % 6 != 3]
-    info = decode.probe(write(tmp_path / "clip.avi", coded(40), times=times))
+    path = write(tmp_path / "clip.avi", coded(40), times=times)
+    info = decode.probe(path)
     assert info.times == pytest.approx([t / 25 for t in (*times, 48)])
-    assert info.fps == pytest.approx(40 * 25 / 48)
+    assert info.fps == pytest.approx(40 * 25 / 48) and info.flaw is None
+    assert numbers(decode.read(path)) == list(range(40))
 
 
 def test_an_avi_that_reorders_frames_has_no_times(tmp_path):
@@ -209,9 +180,9 @@ def test_an_avi_that_reorders_frames_has_no_times(tmp_path):
 
 
 @pytest.mark.parametrize("name", [
-    "12:30 clip.mp4", "http:clip.mp4", "file:clip.mp4", "concat:a.mp4|b.mp4",
-    "pipe:0", "-i.mp4", "100%.mp4", "img_%03d.mp4", "a*?[b].mp4",
-    "g\u00fc \u65e5.mp4", "\udcff.mp4"])
+    "12:30 clip.mp4", "http:clip.mp4", "concat:a.mp4|b.mp4", "pipe:0",
+    "-i.mp4", "img_%03d.mp4", "a*?[b].mp4", "g\u00fc \u65e5.mp4",
+    "\udcff.mp4"])
 def test_any_name_is_a_file(tmp_path, monkeypatch, name):
     """Relative too, where FFmpeg would read a protocol."""
     target = write(tmp_path / "clip.mp4", coded(4), "libx264")
@@ -222,18 +193,15 @@ def test_any_name_is_a_file(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize(("name", "start"), [
-    ("img_{:05d}.jpg", 1), ("frame{:06d}.jpg", 1), ("image_{:05d}.jpg", 1),
-    ("{:04d}.jpg", 0), ("{}.JPEG", 1), ("v_1_f{}.png", 8), ("{}.bmp", 97)])
+    ("img_{:05d}.jpg", 1), ("{:04d}.jpg", 0), ("{}.JPEG", 1),
+    ("v_1_f{}.png", 8), ("{}.bmp", 97)])
 def test_a_folder_of_images_is_a_video(tmp_path, name, start):
     """Also with another's ending: ten comes after nine."""
     frames = coded(14)
     folder = pictures(tmp_path / "v_1.5_g01", frames, name, start)
     for path in (folder, tmp_path / "v_1.5_g01.avi", str(folder)):
         info = decode.probe(path)
-        assert info.path == folder and info.container == "images"
-        assert (info.frames, info.claimed, info.fps) == (14, 14, 25)
-        assert (info.width, info.height, info.rotation) == (64, 48, 0)
-        assert info.flaw is None and info.times is None
+        assert info == (folder, 14, 25, 64, 48, None, None)
         whole = decode.read(path)
         assert whole.shape == (14, 3, 48, 64)
         assert numbers(whole) == list(range(14))
@@ -274,18 +242,9 @@ def test_a_video_is_stamped_by_its_files(tmp_path):
     stamps = {decode.stamp(tmp_path), decode.stamp(tmp_path / "1.jpg")}
     (tmp_path / "2.jpg").write_bytes(b"")
     stamps.add(decode.stamp(tmp_path))
-    (tmp_path / "1.jpg").write_bytes(b"2")
     os.utime(tmp_path / "1.jpg", ns=(0, 1))
     stamps.add(decode.stamp(tmp_path))
     assert len(stamps) == 3 and all(size == 1 for _, size, _ in stamps)
-
-
-def test_a_changed_image_is_read_again(tmp_path):
-    folder = pictures(tmp_path / "a", coded(5))
-    assert decode.probe(folder).frames == 5
-    pictures(tmp_path / "b", coded(6))
-    (tmp_path / "b" / "img_00006.png").rename(folder / "img_00006.png")
-    assert decode.probe(folder).frames == 6
 
 
 # ---------------------------------------------------------- broken videos
@@ -334,19 +293,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path):
             assert str(tmp_path / name) in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
-def test_a_folder_without_rights(tmp_path):
-    path = write(tmp_path / "shut" / "a.avi", coded(4))
-    path.parent.chmod(0)
-    try:
-        with pytest.raises(decode.VideoError, match="permission denied"):
-            decode.probe(path)
-    finally:
-        path.parent.chmod(0o700)
-
-
 def test_no_right_to_look_is_a_video_error(tmp_path, monkeypatch):
-    """As above, for those who test as root."""
     def refused(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -374,11 +321,11 @@ def broken_folders(folder):
                 folder / "twice" / "img_3.png")
     (folder / "empty").mkdir()
     return {
-        "text": r"img_00005.png.*claims 12 frames, 4 decode",
-        "short": r"img_00007.png.*claims 12 frames, 6 decode",
+        "text": r"img_00005.png.*claims 12 frames, 4",
+        "short": r"img_00007.png.*claims 12 frames, 6",
         "gap": "img_00008.png: the next frame is missing, img_00010.png",
         "two": "several videos: .'frame_', 'img_'.",
-        "size": "size changes at frame 3: the folder claims 12 frames, 3",
+        "size": "height changes at frame 3: the folder claims 12 frames, 3",
         "bare": "last.png: .*end in a number",
         "twice": "img_3.png: .*each in its own", "empty": "without frames",
     }
@@ -421,18 +368,15 @@ def test_a_rotation_that_changes_is_named(tmp_path):
     assert numbers(part) == list(range(9))
 
 
-@pytest.mark.parametrize(
-    ("name", "codec", "pix_fmt"),
-    [form for form in FORMATS if form[0] != "clip.mp4"],
-)
+@every_format
 def test_truncated(tmp_path, name, codec, pix_fmt):
-    path = write(tmp_path / name, coded(60, 96, 128), codec, pix_fmt)
+    more = {"options": {"movflags": "faststart"}} if "mp4" in name else {}
+    path = write(tmp_path / name, coded(60, 96, 128), codec, pix_fmt, **more)
     whole = decode.read(path)
     info = decode.probe(cut(path, 0.6))
     assert 0 < info.frames < 57
-    complaint = f"claims 60 frames, {info.frames} decode"
-    if not info.claimed:
-        complaint = f"claims 2.4 s, {info.frames} frames decode"
+    claim = "2.4 s" if path.suffix in (".mkv", ".webm") else "60 frames"
+    complaint = f"claims {claim}, {info.frames} frames decode"
     with pytest.raises(decode.VideoError, match=complaint):
         decode.read(path)
     assert torch.equal(before_the_flaw(path), whole[: info.frames])
@@ -442,60 +386,32 @@ def test_truncated(tmp_path, name, codec, pix_fmt):
         decode.read(path, [0, 59])
 
 
-def test_fast_start_mp4_cut_short(tmp_path):
-    path = write(tmp_path / "clip.mp4", coded(60), "libx264",
-                 options={"movflags": "faststart"})
-    whole = decode.read(path)
-    with pytest.raises(decode.VideoError, match="claims 60 frames"):
-        decode.read(cut(path, 0.9))
-    part = before_the_flaw(path)
-    assert 0 < len(part) < 57 and torch.equal(part, whole[: len(part)])
-
-
 @pytest.mark.parametrize("b_frames", [0, 2])
 def test_cut_anywhere_what_is_left_is_exact(tmp_path, b_frames):
     """FFmpeg would fill the lost part of the last frame by guessing."""
     path = write(tmp_path / "clip.avi", noisy(60), b_frames=b_frames)
     whole, data = decode.read(path), path.read_bytes()
-    for share in np.linspace(0.4, 0.9, 40):
+    for share in np.linspace(0.4, 0.9, 20):
         path.write_bytes(data[: int(share * len(data))])
         part = before_the_flaw(path)
         assert 0 < len(part) < 60
         assert torch.equal(part, whole[: len(part)])
 
 
-def test_damage_is_not_painted_over(tmp_path):
-    path = write(tmp_path / "clip.avi", noisy(40))
-    whole, data = decode.read(path), bytearray(path.read_bytes())
-    for share in np.linspace(0.3, 0.7, 20):
-        bad, at = data.copy(), int(share * len(data))
-        bad[at : at + 30] = bytes(30)
-        path.write_bytes(bad)
-        assert decode.probe(path).flaw
+@pytest.mark.parametrize("frames, codec, pix_fmt, lost, shares", [
+    (noisy, "mpeg4", "yuv420p", 30, np.linspace(0.3, 0.7, 20)),
+    (coded, "mjpeg", "yuvj420p", 3000, [0.5])])
+def test_damage_is_not_painted_over(tmp_path, frames, codec, pix_fmt, lost,
+                                    shares):
+    path = write(tmp_path / "clip.avi", frames(40), codec, pix_fmt)
+    whole, data = decode.read(path), path.read_bytes()
+    for share in shares:
+        at = int(share * len(data))
+        path.write_bytes(data[:at] + bytes(lost) + data[at + lost:])
+        with pytest.raises(decode.VideoError, match=r"frame \d+ is damaged"):
+            decode.read(path)
         part = before_the_flaw(path)
         assert torch.equal(part, whole[: len(part)])
-
-
-def test_a_damaged_frame_ends_the_video(tmp_path):
-    path = write(tmp_path / "clip.avi", coded(40), "mjpeg", "yuvj420p")
-    whole = decode.read(path)
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 3000] = bytes(3000)
-    path.write_bytes(data)
-    with pytest.raises(decode.VideoError, match=r"frame \d+ is damaged"):
-        decode.read(path)
-    part = before_the_flaw(path)
-    assert 10 < len(part) < 30 and torch.equal(part, whole[: len(part)])
-
-
-def test_dropped_frames_are_no_flaw(tmp_path):
-    """An avi counts frames that were left out; the file is sound."""
-    times = [t for t in range(48) if t % 6 != 3]
-    path = write(tmp_path / "clip.avi", coded(40), times=times)
-    info = decode.probe(path)
-    assert (info.claimed, info.frames, info.flaw) == (48, 40, None)
-    assert numbers(decode.read(path)) == list(range(40))
 
 
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4", "clip.avi"])

@@ -1,7 +1,6 @@
 """Flow points where things go: measured, warped and coloured."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from lib.data import flow
+from lib.worlds import puppets
 
 
 def texture(height, width, seed=0):
@@ -33,12 +33,10 @@ def test_dis_finds_a_shift_x_first(dx, dy):
     assert (middle - want).abs().max() < 0.25
 
 
-def test_dis_sees_no_motion_in_a_still():
-    assert flow.dis(texture(64, 64).expand(3, -1, -1, -1)).abs().max() < 0.05
-
-
-def test_dis_of_one_frame_is_empty():
-    assert flow.dis(texture(64, 64)[None]).shape == (0, 2, 64, 64)
+def test_dis_of_a_still_and_of_one_frame():
+    still = texture(64, 64).expand(3, -1, -1, -1)
+    assert flow.dis(still).abs().max() < 0.05
+    assert flow.dis(still[:1]).shape == (0, 2, 64, 64)
 
 
 def test_dis_limits():
@@ -66,8 +64,7 @@ def test_warp_by_whole_pixels_is_a_shift():
 
 def test_warp_between_pixels_is_their_mean():
     image = torch.arange(6.0).expand(1, 1, 4, 6)
-    half = torch.zeros(1, 2, 4, 6)
-    half[:, 0] = 0.5
+    half = torch.tensor([0.5, 0]).view(1, 2, 1, 1).expand(1, 2, 4, 6)
     out = flow.warp(image, half)[0, 0, 0]
     assert torch.allclose(out[:5], torch.arange(5.0) + 0.5, atol=1e-5)
 
@@ -83,27 +80,14 @@ def test_warp_takes_bytes_single_images_and_gradients():
         flow.warp(image, torch.zeros(2, 8, 20))
 
 
-def test_warping_back_by_dis_undoes_the_motion():
-    picture = texture(96, 128)
-    video = torch.stack([picture, picture.roll((2, 4), (1, 2))])
-    back = flow.warp(video[1:], flow.dis(video))
-    inside = (..., slice(12, -12), slice(12, -12))
-    error = (back - video[:1].float())[inside].abs().mean()
-    before = (video[1:].float() - video[:1].float())[inside].abs().mean()
-    assert error < 0.25 * before
-
-
 def test_the_puppets_true_flow_is_flow_in_this_sense():
-    puppets = pytest.importorskip("lib.worlds.puppets")
-    improved = 0
     for sample in puppets.Puppets("val", 6, extras=("flow",)):
         frames = sample["video"].float()
         actor = sample["mask"][:-1]
         back = flow.warp(frames[1:], sample["flow"])
         error = (back - frames[:-1]).abs().mean(1)[actor].mean()
         still = (frames[1:] - frames[:-1]).abs().mean(1)[actor].mean()
-        improved += int(error < still)
-    assert improved == 6
+        assert error < still
 
 
 def camera(height=64, width=85, zoom=1.02, turn=0.01, shift=(2.0, -1.0)):
@@ -140,20 +124,6 @@ def test_nothing_in_common_is_no_camera():
         flow.without_camera(still), still, rtol=0, atol=1e-4)
 
 
-def test_warped_flow_of_puppets_is_their_own_motion():
-    """The camera sways; behind it the background rests."""
-    puppets = pytest.importorskip("lib.worlds.puppets")
-    dials = replace(puppets.DIALS, camera=(0.04, 0.04), clutter=(0, 0))
-    sample = puppets.Puppets("val", 1, dials=dials, extras=("flow",))[0]
-    actor = sample["mask"][:-1]
-    left = flow.without_camera(sample["flow"])
-
-    def speed(field, where):
-        return field.norm(dim=1)[where].median()
-
-    assert speed(sample["flow"], ~actor) > 0.2 > 0.02 > speed(left, ~actor)
-
-
 @pytest.mark.parametrize("size", [(64, 100), (128, 136), (130, 131)])
 def test_raft_is_asked_in_sizes_it_can_take(size):
     """Its answer, in pixels of what it saw, comes back in the video's."""
@@ -188,18 +158,6 @@ def test_raft_of_torchvision_answers():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="use `dis`"):
             flow.raft(video)
-
-
-def test_colours_of_the_wheel():
-    directions = torch.tensor(
-        [[1, 0], [0, 1], [-1, 0], [0, -1], [0, 0]], dtype=torch.float32
-    )
-    colours = flow.to_rgb(directions[:, :, None, None], largest=1.0)
-    assert colours.dtype == torch.uint8
-    assert colours[:, :, 0, 0].tolist() == [
-        [255, 0, 0], [128, 255, 0], [0, 255, 255], [128, 0, 255],
-        [255, 255, 255],
-    ]
 
 
 def test_colours_agree_with_hsv():

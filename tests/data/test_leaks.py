@@ -1,20 +1,19 @@
 """No group in two lists, in any data set or preset; and how lists weigh."""
 
 import importlib
-import os
 import time
 import tracemalloc
 import zipfile
 
 import pytest
 import yaml
+from video_files import real
 
 from lib import ROOT
-from lib.data import datasets, decode
+from lib.data import datasets
 from lib.data.sets import SETS, ucf101
 from lib.data.sets.records import Lists, Record, split_by_group
 
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 SPLITS = {"ucf101": "123", "hmdb51": "123", "jhmdb": "123",
           "ucf101_24": "1", "thumos14": "1"}
 PRESETS = sorted((ROOT / "notebooks/presets").glob("*/*.yaml"))
@@ -24,9 +23,7 @@ PRESETS = sorted((ROOT / "notebooks/presets").glob("*/*.yaml"))
 def official(tmp_path_factory):
     """A folder with the official lists that are below DATA_ROOT."""
     root = tmp_path_factory.mktemp("lists")
-    own = DATA_ROOT / "annotations"
-    if not own.is_dir():
-        pytest.skip("no annotations/ below DATA_ROOT")
+    own = real("annotations") / "annotations"
     (root / "annotations").symlink_to(own.resolve())
     if (own / "jhmdb/splits.zip").is_file():
         with zipfile.ZipFile(own / "jhmdb/splits.zip") as file:
@@ -95,8 +92,7 @@ def test_load_hands_the_test_list_to_the_test_alone(monkeypatch):
 
 def test_indexing_ucf101_is_quick_and_small(official):
     """13,320 names: under a second and under 50 MB; nothing is decoded."""
-    if not (DATA_ROOT / "annotations/ucf101_splits").is_dir():
-        pytest.skip("no lists of UCF101 below DATA_ROOT")
+    real("annotations/ucf101_splits")
     spent = []
     for _ in range(3):  # the machine may be busy: the best of three
         start = time.perf_counter()
@@ -112,18 +108,6 @@ def test_indexing_ucf101_is_quick_and_small(official):
     tracemalloc.stop()
     assert len(lists.train) + len(lists.test) == 13320
     assert peak < 50e6
-
-
-def test_opening_a_data_set_decodes_nothing(tmp_path):
-    """Empty files are opened as a data set, and missed when asked for."""
-    records = [Record(tmp_path / f"{i}.avi", 0, str(i), str(i))
-               for i in range(50)]
-    for record in records:
-        record.path.touch()
-    data = datasets.Videos(records, classes=["x"])
-    assert len(data) == 50
-    with pytest.raises(decode.VideoError, match="7.avi: the file is empty"):
-        data[7]
 
 
 def test_a_hundred_thousand_groups_are_cut_in_seconds():

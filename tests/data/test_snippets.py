@@ -1,7 +1,6 @@
 """Snippets of puppets and of files: where they lie and what moves in them."""
 
 import functools
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 from test_datasets import record, write
+from video_files import real
 
-from lib import ROOT
 from lib.data import datasets
 from lib.data.sets import ut_interaction
 from lib.data.sets.flying_chairs import FlyingChairs
@@ -18,7 +17,6 @@ from lib.data.snippets import Snippets, Whole, keep
 from lib.data.transforms import Crops, ten_crops
 from lib.worlds import puppets
 
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 DIALS = replace(puppets.DIALS, size=48)
 
 
@@ -159,9 +157,7 @@ def test_flying_chairs_are_snippets(tmp_path):
 
 
 def test_real_clips():
-    if not (DATA_ROOT / "ut_interaction").is_dir():
-        pytest.skip(f"no ut_interaction in {DATA_ROOT}")
-    lists = ut_interaction.read(DATA_ROOT)
+    lists = ut_interaction.read(real("ut_interaction"))
     data = datasets.Videos(lists.test[:1], classes=lists.classes)
     one = Snippets(Whole(data, (72, 96)), 3, fields=2,
                    keys=("video", "motion", "relevant"))[0]

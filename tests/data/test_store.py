@@ -1,11 +1,9 @@
 """What was made once is kept, and made again unless it is as it was put."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
-from test_batches import same
+from video_files import same
 
 from lib.data import store
 from lib.data.store import Store
@@ -82,14 +80,6 @@ def test_a_full_disk_ends_nothing(tmp_path):
     assert len(said) == 1 and not list(one.folder.iterdir())
 
 
-def test_a_store_without_a_place_is_no_must(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    one, make = Store(tmp_path / "file"), Maker()
-    with pytest.warns(UserWarning, match="file takes no more"):
-        assert one.get("a", make)["label"] == 3 and make.calls == 1
-    assert (tmp_path / "file").read_text() == "mine"
-
-
 def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -110,11 +100,3 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     with store.replacing(file) as beside:
         beside.write_text("new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
-
-
-def test_folders_may_move(tmp_path):
-    one, make = Store(tmp_path / "a"), Maker()
-    one.get("key", make)
-    shutil.move(tmp_path / "a", tmp_path / "b")
-    Store(tmp_path / "b").get("key", make)
-    assert make.calls == 1

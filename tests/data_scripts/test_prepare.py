@@ -12,11 +12,11 @@ import prepare
 import puppets as writer
 import pytest
 from prepare import Count, Part, Recipe
+from video_files import real
 
 from lib import ROOT
 from lib.data.sets.records import Source
 
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 SCRIPTS = ("ucf101", "hmdb51", "jhmdb", "penn_action", "ucf101_24",
            "thumos14", "moments_in_time", "ut_interaction", "flying_chairs")
 
@@ -43,7 +43,7 @@ def test_no_host_gives_the_steps_by_hand(name, nobody, tmp_path, capsys):
     for options in ([], ["--splits-only"]):
         if name == "ut_interaction" and options:
             continue  # its lists are the names of the clips
-        code = script.run(script.__doc__, script.RECIPE,
+        code = script.main(script.__doc__, script.RECIPE,
                           ["--root", str(tmp_path), *options])
         said = capsys.readouterr()
         assert code == 1 and "By hand" in said.err
@@ -88,10 +88,10 @@ def test_other_scripts_start_in_any_folder(name, tmp_path):
 
 def recipe(source=None, counts=None, finish=None, inside=""):
     source = source or Source("set.zip")
-    return Recipe("Set", [
+    return Recipe("Set", None, [
         Part("set/lists", source, lists=True),
         Part("set/videos", source, inside=inside, finish=finish)],
-        counts or (lambda root, lists_only: [Count("videos", len([
+        counts or (lambda _, root, lists_only: [Count("videos", len([
             *(root / "set/videos").glob("*")]), 2)]))
 
 
@@ -106,20 +106,15 @@ def packed(folder, name="set.zip", top="Set_v1/"):
 @pytest.mark.parametrize("top", ["", "Set_v1/", "a/b/"])
 def test_an_archive_of_two_parts_is_unpacked_once(tmp_path, top, capsys):
     given, root = packed(tmp_path / "given", top=top), tmp_path / "root"
+    prepare.prepare(recipe(), tmp_path / "lists", given, splits_only=True)
+    assert left(tmp_path / "lists") == ["set/lists/a.txt"]
+    capsys.readouterr()
     counts = prepare.prepare(recipe(), root, given)
     assert counts == [Count("videos", 2, 2)]
     assert capsys.readouterr().out.count("unpacking") == 1
     assert left(root) == ["set/lists/a.txt", "set/videos/a.avi",
                           "set/videos/b.avi"]
     assert prepare.main("x", recipe(), ["--root", str(root)]) == 0
-
-
-def test_the_lists_alone(tmp_path):
-    given, root = packed(tmp_path / "given"), tmp_path / "root"
-    prepare.prepare(recipe(), root, given, splits_only=True)
-    assert left(root) == ["set/lists/a.txt"]
-    prepare.prepare(recipe(), root, given)
-    assert len(left(root)) == 3
 
 
 def test_an_unpacked_folder_costs_no_space_and_is_not_touched(tmp_path):
@@ -181,7 +176,7 @@ def test_errors_say_the_mend(tmp_path, capsys):
 
 def test_counts_that_differ_are_said(tmp_path, capsys):
     given, root = packed(tmp_path / "given"), tmp_path / "root"
-    own = recipe(counts=lambda root, lists_only: [
+    own = recipe(counts=lambda *_: [
         Count("videos", 2, 3), Count("notes", 5)])
     assert prepare.main("x", own, ["--root", str(root), "--from",
                                    str(given)]) == 1
@@ -210,13 +205,11 @@ def test_official_lists_have_the_official_counts(name, tmp_path, capsys):
     """Exit status 0: every count is the published one."""
     given = tmp_path / "given"
     for own, target in OFFICIAL[name].items():
-        path = DATA_ROOT / "annotations" / own
-        if not path.exists():
-            pytest.skip(f"no annotations/{own} below DATA_ROOT")
+        path = real(f"annotations/{own}") / "annotations" / own
         (given / target).parent.mkdir(parents=True, exist_ok=True)
         (given / target).symlink_to(path.resolve())
     script = importlib.import_module(name)
-    code = script.run(script.__doc__, script.RECIPE, [
+    code = script.main(script.__doc__, script.RECIPE, [
         "--root", str(tmp_path / "root"), "--from", str(given),
         "--splits-only"])
     said = capsys.readouterr()

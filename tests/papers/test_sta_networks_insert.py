@@ -2,7 +2,7 @@
 
 import copy
 import os
-import shutil
+import re
 import subprocess
 import sys
 from functools import partial
@@ -55,75 +55,66 @@ def open_wide(added):
 
 THREE = [f"stages.layer4.{i}.conv3.1" for i in range(3)]
 TWO = [f"stages.layer4.{i}.conv2.1" for i in range(2)]
-# name -> clip (T, side), what "late" puts a module behind, and its map
-LATE = {
-    "resnet18": ((16, 112), TWO, (512, 1, 4, 4)),
-    "resnet152": ((16, 112), THREE, (2048, 1, 4, 4)),
-    "resnext101": ((64, 112), THREE, (2048, 4, 4, 4)),
-    "resnext101_flow": ((16, 112), THREE, (2048, 1, 4, 4)),
+# name -> clip (T, side), what "late" puts a module behind, the module's map,
+# and how many modules are "early"
+BACKBONES = {
+    "resnet18": ((16, 112), TWO, (512, 4, 4), 2),
+    "resnet152": ((16, 112), THREE, (2048, 4, 4), 3),
+    "resnext101": ((64, 112), THREE, (2048, 4, 4), 3),
+    "resnext101_flow": ((16, 112), THREE, (2048, 4, 4), 3),
     "p3d199": ((16, 160), [f"stages.layer3.{i}.conv4.1" for i in range(36)],
-               (1024, 2, 10, 10)),
-    "c3d": ((16, 112), ["stages.conv5.3"], (512, 2, 7, 7)),
-    "r3d_18": ((16, 112), TWO, (512, 2, 7, 7)),
-    "mc3_18": ((16, 112), TWO, (512, 16, 7, 7)),
-    "r2plus1d_18": ((16, 112), TWO, (512, 2, 7, 7)),
+               (1024, 10, 10), 3),
+    "c3d": ((16, 112), ["stages.conv5.3"], (512, 7, 7), 1),
+    "r3d_18": ((16, 112), TWO, (512, 7, 7), 2),
+    "mc3_18": ((16, 112), TWO, (512, 7, 7), 2),
+    "r2plus1d_18": ((16, 112), TWO, (512, 7, 7), 2),
+    "resnet3d_small": (
+        (8, 64), ["stages.conv5a.conv2.1", "stages.identity5b.conv2.1"],
+        (64, 4, 4), 2),
 }
-EARLY = {"resnet18": 2, "resnet152": 3, "resnext101": 3, "resnext101_flow": 3,
-         "p3d199": 3, "c3d": 1, "r3d_18": 2, "mc3_18": 2, "r2plus1d_18": 2}
 
 
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_insertion_into_every_backbone_keeps_the_shape(name):
     """Without memory or arithmetic: the shapes alone are computed."""
-    (frames, side), hosts, size = LATE[name]
-    channels = 2 if name.endswith("flow") else 3
+    (frames, side), hosts, (c, h, w), early = BACKBONES[name]
+    make = cnn3d.clip_cnn if name == "resnet3d_small" else pretrained3d
     with torch.device("meta"):
-        clip = torch.rand(1, frames, channels, side, side)
-        for kind in sta_networks.MODULES if name == "c3d" else ["sta"]:
-            net = pretrained3d(name)
-            before = net(clip).shape
-            count, names = metrics.parameters(net), {*net.state_dict()}
-            added = sta_networks.insert(net, clip, sta_networks.MODULES[kind])
-            assert [*added] == hosts
-            assert net(clip).shape == before
-            assert before[2] == net.channels
-        if name == "c3d":
-            return
-        c, _, h, w = size
+        clip = torch.rand(
+            1, frames, 2 if name.endswith("flow") else 3, side, side)
+        net = make(name)
+        before, names = net(clip).shape, {*net.state_dict()}
+        count = metrics.parameters(net)
+        added = sta_networks.insert(net, clip, sta_networks.STA)
+        assert [*added] == hosts
+        assert net(clip).shape == before and before[2] == net.channels
         assert all(m.map == (c, None, h, w) for m in added.values())
         assert metrics.parameters(net) - count == len(added) * (
             c * (h * w + 4) + 5)
         new = {*net.state_dict()} - names
         assert names < {*net.state_dict()}
-        assert new and all(".attention." in n for n in new)
-        net = pretrained3d(name)
-        early = sta_networks.insert(
+        assert all(".attention." in n for n in new)
+        net = make(name)
+        added = sta_networks.insert(
             net, clip, sta_networks.STA, "early", order="post_sum")
-        assert len(early) == EARLY[name] and net(clip).shape == before
-        assert all("layer1" in n or n == "stages.conv2.1" for n in early)
+        assert len(added) == early and net(clip).shape == before
+        assert all(re.match(r"stages\.(layer1|conv2|identity2)", n)
+                   for n in added)
 
 
 def test_table_iii_fits_one_module_or_three():
     """+0.1 M parameters and +0.0005 G: both places give such figures."""
     with torch.device("meta"):
-        clip = torch.rand(1, 64, 3, 112, 112)
-        bare = sta_networks.STAClassifier(pretrained3d("resnext101"), 2048, 51)
-        assert metrics.parameters(bare) == 47_625_715
-        assert metrics.parameters(bare.backbone) == 47_521_216
-        base = metrics.flops(bare.backbone, clip) // 2
+        clip, bare = torch.rand(1, 64, 3, 112, 112), pretrained3d("resnext101")
+        assert metrics.parameters(bare) == 47_521_216
+        base = metrics.flops(bare, clip) // 2
         assert round(base / 1e9, 3) == 38.268
-        for at, size, more in ((["stages.layer3.22"], (1024, 8, 7, 7), 54_277),
-                               ("late", (2048, 4, 4, 4), 122_895)):
+        for at, more in ((["stages.layer3.22"], 54_277), ("late", 122_895)):
             net = pretrained3d("resnext101")
-            added = sta_networks.insert(net, clip, sta_networks.STA, at)
-            c, steps, h, w = size
-            assert {m.map for m in added.values()} == {(c, None, h, w)}
+            sta_networks.insert(net, clip, sta_networks.STA, at)
             assert metrics.parameters(net) - 47_521_216 == more
             extra = metrics.flops(net, clip) // 2 - base
-            assert extra == len(added) * (
-                c * steps * (h * w + 3) + 3 * steps)
-            assert 0.0004 < extra / 1e9 < 0.0005
-            assert extra / base < 1.3e-5  # Table III: about 0.001 %
+            assert 0.0004 < extra / 1e9 < 0.0005  # about 0.001 %
 
 
 @pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
@@ -142,28 +133,6 @@ def test_torchvision_s_own_networks_take_modules_too(name):
         assert {n.rsplit(".attention.")[0] for n in done.missing_keys} == {
             *added}
         assert net(clip).shape == (1, 400)
-
-
-@pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
-def test_small_puppet_network(order):
-    """resnet3d_small, with a module at four steps of 8 x 8 places."""
-    torch.manual_seed(0)
-    net = cnn3d.clip_cnn("resnet3d_small")
-    at = ["stages.conv4a", "stages.identity4b"]
-    added = sta_networks.insert(
-        net, clips(1), sta_networks.STA, at, order=order)
-    assert [m.map for m in added.values()] == [(32, None, 8, 8)] * 2
-    late = sta_networks.insert(net, clips(1), sta_networks.STA, order=order)
-    assert [n.rpartition(".")[0] if order == "pre_sum" else n
-            for n in late] == [
-        name + (".conv2" if order == "pre_sum" else "")
-        for name in ("stages.conv5a", "stages.identity5b")]
-    model = sta_networks.STAClassifier(net, net.channels, 4)
-    output = model(clips())
-    assert output.when.shape == (2, 2) and output.what.shape == (2, 64)
-    sta_networks.loss(output, torch.tensor([0, 1]))["loss"].backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
 
 
 # What insertion does.
@@ -266,28 +235,19 @@ assert torch.equal(net.eval()(x), y)
 
 
 def test_insertion_computes_nothing_and_changes_nothing():
-    net, x = tiny().train(), clips()
+    net, x = tiny().train().double(), clips().double()
     before = copy.deepcopy(net.state_dict())
     seed = torch.get_rng_state()
-    sta_networks.insert(net, x[:1], partial(sta_networks.STA, step=2))
+    added = sta_networks.insert(
+        net, x[:1], partial(sta_networks.STA, step=2, literal=True))
     assert torch.equal(torch.get_rng_state(), seed)
-    assert net.training and norm_of(net).attention.deconv.stride == (2,)
+    first, second = added.values()
+    assert net.training and first.deconv.stride == (2,)
+    assert not torch.equal(first.conv1.weight, second.conv1.weight)
+    assert first.conv1.weight.dtype == torch.float64
     for name, value in before.items():
         assert torch.equal(net.state_dict()[name], value)
     assert isinstance(norm_of(net), nn.BatchNorm3d)
-
-
-def test_each_module_draws_its_own_weights():
-    added = sta_networks.insert(
-        tiny(), clips(1), sta_networks.SqueezeExcitation)
-    first, second = added.values()
-    assert not torch.equal(first.squeeze.weight, second.squeeze.weight)
-
-
-def test_modules_follow_the_network_s_precision():
-    net = tiny().double()
-    added = sta_networks.insert(net, clips(1).double(), sta_networks.STA)
-    assert added["stages.layer4.0.conv3.1"].conv1.weight.dtype == torch.float64
 
 
 # Deployment.
@@ -324,22 +284,6 @@ def test_compiled_code_of_one_network_does_not_serve_another():
         net.compile(backend="aot_eager")
         for ours, theirs in zip(model(x), expected, strict=True):
             torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
-def test_inductor_gives_the_same_output(monkeypatch, tmp_path):
-    """Of one convolution and a module: a network would take a minute.
-
-    In an empty cache: torch's own does not see which vector instructions are
-    in use, and code made for others reads memory that is not its own.
-    """
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv3d(3, 4, 3), sta_networks.STA(4, (6, 8, 8)))
-    open_wide({"1": net[1]})
-    x = clips(frames=8, side=10).transpose(1, 2)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.compile(net)(x), net(x))
 
 
 def test_compiled_training_gives_the_same_gradients():
@@ -381,10 +325,9 @@ def test_dead_modules_are_counted():
 # MARS.
 
 
-def outputs(shape=(3, 2, 5), seed=0, valid=None):
+def outputs(shape=(3, 2, 5), seed=0):
     torch.manual_seed(seed)
-    if valid is None:
-        valid = torch.tensor([[True, True], [True, False], [True, True]])
+    valid = torch.tensor([[True, True], [True, False], [True, True]])
     features = torch.randn(shape).masked_fill(~valid[..., None], 0)
     return sta_networks.STAOutput(
         logits=torch.randn(3, 4, requires_grad=True), spans=None, valid=valid,
@@ -408,30 +351,6 @@ def test_mimic_loss_equals_a_loop_and_spares_the_flow_stream():
     assert rgb.features.grad[rgb.valid].ne(0).all()
     same = sta_networks.mimic_loss(flow, flow, label)
     assert same["mimic"] == 0
-
-
-def test_a_stream_learns_to_mimic_flow():
-    """RGB and flow of the same clips through two tiny networks."""
-    torch.manual_seed(0)
-
-    def stream(inputs):
-        net = released.resnet(
-            lambda last, width, outputs, stride, _: cnn3d.Residual(
-                last, outputs, stride), (1, 1, 1, 1), (8, 8, 8, 8), 1,
-            inputs=inputs, mean=(0.0,) * inputs, std=(1.0,) * inputs)
-        return sta_networks.STAClassifier(net, net.channels, 3)
-
-    rgb, flow = stream(3), stream(2).eval()
-    x, motion = torch.rand(4, 8, 3, 32, 32), torch.randn(4, 8, 2, 32, 32)
-    label, before = torch.tensor([0, 1, 2, 0]), None
-    optimiser = torch.optim.Adam(rgb.parameters(), 1e-2)
-    for _ in range(20):
-        optimiser.zero_grad()
-        terms = sta_networks.mimic_loss(rgb(x), flow(motion), label)
-        before = before or terms["mimic"].item()
-        terms["loss"].backward()
-        optimiser.step()
-    assert terms["mimic"] < 0.3 * before
 
 
 def test_streams_are_fused_by_their_mean():

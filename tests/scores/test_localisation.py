@@ -21,25 +21,21 @@ def generator(seed=0):
 
 def test_box_iou_by_hand():
     box = torch.tensor([0.0, 0.0, 4.0, 4.0])
-    others = torch.tensor(
-        [
-            [0.0, 0.0, 4.0, 4.0],  # itself
-            [2.0, 0.0, 6.0, 4.0],  # 8 of 16 + 16 - 8 = 24
-            [1.0, 1.0, 2.0, 2.0],  # inside: 1 of 16
-            [4.0, 0.0, 8.0, 4.0],  # shares the exclusive edge
-            [6.0, 6.0, 9.0, 9.0],  # diagonal: both sides are negative
-            [4.0, 4.0, 0.0, 0.0],  # inside out
-            NO_BOX,
-        ]
-    )
+    others = torch.tensor([
+        [0.0, 0.0, 4.0, 4.0],  # itself
+        [2.0, 0.0, 6.0, 4.0],  # 8 of 16 + 16 - 8 = 24
+        [1.0, 1.0, 2.0, 2.0],  # inside: 1 of 16
+        [4.0, 0.0, 8.0, 4.0],  # shares the exclusive edge
+        [6.0, 6.0, 9.0, 9.0],  # diagonal: both sides are negative
+        [4.0, 4.0, 0.0, 0.0],  # inside out
+        NO_BOX])
     expected = torch.tensor([1, 1 / 3, 1 / 16, 0, 0, 0, 0]).double()
     assert torch.allclose(loc.box_iou(box, others), expected)
     assert torch.allclose(loc.box_iou(others, box), expected)
-
-
-def test_box_iou_of_two_empty_boxes_is_zero():
     point = torch.tensor([1.0, 1.0, 1.0, 1.0])
     assert loc.box_iou(point, point) == 0
+    with pytest.raises(ValueError, match="others must be"):
+        loc.box_iou(torch.zeros(4), torch.zeros(2))
 
 
 def test_box_iou_agrees_with_torchvision():
@@ -49,83 +45,53 @@ def test_box_iou_agrees_with_torchvision():
     b = loc.random_boxes(20, 48, 64, generator=generator(1))
     ours = loc.box_iou(a[:, None], b[None])
     assert torch.allclose(ours, box_iou(a.double(), b.double()), atol=1e-9)
-    assert ((ours >= 0) & (ours <= 1)).all()
 
 
-def test_overlap_names_the_wrong_shape():
-    with pytest.raises(ValueError, match="others must be"):
-        loc.box_iou(torch.zeros(4), torch.zeros(2))
+def test_temporal_iou_by_hand():
+    segment = torch.tensor([2.0, 6.0])
+    others = torch.tensor(
+        [[2.0, 6.0], [4.0, 8.0], [3.0, 4.0], [6.0, 7.0], [0, 0]])
+    expected = torch.tensor([1, 2 / 6, 1 / 4, 0, 0]).double()
+    assert torch.allclose(loc.temporal_iou(segment, others), expected)
 
 
 # Boxes in frames
 
 TRUE = torch.tensor([[0.0, 0.0, 4.0, 4.0]] * 4 + [NO_BOX])
-FOUND = torch.tensor(
-    [
-        [0.0, 0.0, 4.0, 4.0],  # IoU 1
-        [0.0, 0.0, 4.0, 2.0],  # IoU 1/2
-        [0.0, 0.0, 1.0, 1.0],  # IoU 1/16
-        NO_BOX,  # a miss
-        [0.0, 0.0, 4.0, 4.0],  # not annotated: not counted
-    ]
-)
+FOUND = torch.tensor([
+    [0.0, 0.0, 4.0, 4.0],  # IoU 1
+    [0.0, 0.0, 4.0, 2.0],  # IoU 1/2
+    [0.0, 0.0, 1.0, 1.0],  # IoU 1/16
+    NO_BOX,  # a miss
+    [0.0, 0.0, 4.0, 4.0]])  # not annotated: not counted
 
 
-@pytest.mark.parametrize(
-    ("alpha", "share"), [(0.05, 3 / 4), (0.5, 2 / 4), (0.51, 1 / 4)]
-)
-def test_frame_accuracy_counts_annotated_frames(alpha, share):
-    assert loc.frame_localisation_accuracy(FOUND, TRUE, alpha) == share
-
-
-def test_frame_accuracy_without_annotation_is_nan():
+def test_frame_accuracy_counts_annotated_frames():
+    for alpha, share in ((0.05, 3 / 4), (0.5, 2 / 4), (0.51, 1 / 4)):
+        assert loc.frame_localisation_accuracy(FOUND, TRUE, alpha) == share
     assert math.isnan(loc.frame_localisation_accuracy(FOUND, TRUE * NAN, 0.5))
-
-
-def test_threshold_zero_is_refused():
     with pytest.raises(ValueError, match="alpha"):
         loc.frame_localisation_accuracy(FOUND, TRUE, 0)
 
 
-def test_average_precision_by_hand():
+@pytest.mark.parametrize(("scores", "hits", "positives", "plain", "best"), [
     # by falling score: hit, miss, hit, miss; precision at the hits 1 and
     # 2/3; three truths, one never found
-    scores = torch.tensor([0.2, 0.9, 0.8, 0.5])
-    hits = torch.tensor([False, True, False, True])
-    plain = loc.average_precision(scores, hits, 3, interpolate=False)
-    assert plain == pytest.approx((1 + 2 / 3) / 3)
+    ([0.2, 0.9, 0.8, 0.5], [0, 1, 0, 1], 3, (1 + 2 / 3) / 3, (1 + 2 / 3) / 3),
     # a precision below a later one: miss, hit, hit -> 1/2, 2/3; the
     # interpolated one is 2/3 at both
-    scores, hits = torch.tensor([3.0, 2, 1]), torch.tensor([0, 1, 1]).bool()
-    plain = loc.average_precision(scores, hits, 2, interpolate=False)
-    assert plain == pytest.approx((1 / 2 + 2 / 3) / 2)
-    best = loc.average_precision(scores, hits, 2, interpolate=True)
-    assert best == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize("interpolate", [False, True])
-def test_average_precision_at_its_ends(interpolate):
-    ap = partial(loc.average_precision, interpolate=interpolate)
-    none = torch.empty(0)
-    assert ap(torch.arange(5.0), torch.ones(5).bool(), 5) == 1
-    assert ap(none, none.bool(), 3) == 0
-    assert ap(torch.ones(2), torch.zeros(2).bool(), 3) == 0
-    assert math.isnan(ap(torch.ones(2), torch.zeros(2).bool(), 0))
-    with pytest.raises(ValueError, match="scores"):
-        ap(torch.tensor([NAN]), torch.ones(1).bool(), 1)
-
-
-@pytest.mark.parametrize("interpolate", [False, True])
-def test_average_precision_ignores_the_order_of_ties(interpolate):
+    ([3, 2, 1], [0, 1, 1], 2, (1 / 2 + 2 / 3) / 2, 2 / 3),
     # all tied: two hits among four enter at once, at precision 1/2
-    for hits in ([1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0]):
-        ap = loc.average_precision(
-            torch.ones(4),
-            torch.tensor(hits).bool(),
-            2,
-            interpolate=interpolate,
-        )
-        assert ap == 0.5
+    ([1] * 4, [1, 1, 0, 0], 2, 0.5, 0.5),
+    ([1] * 4, [0, 0, 1, 1], 2, 0.5, 0.5),
+    ([0, 1, 2, 3, 4], [1] * 5, 5, 1, 1),
+    ([], [], 3, 0, 0), ([1, 1], [0, 0], 3, 0, 0),
+    ([1, 1], [0, 0], 0, NAN, NAN)])
+def test_average_precision_by_hand(scores, hits, positives, plain, best):
+    ap = partial(loc.average_precision, torch.tensor(scores).float(),
+                 torch.tensor(hits).bool(), positives)
+    assert ap(interpolate=False) == pytest.approx(plain, nan_ok=True)
+    assert ap(interpolate=True) == pytest.approx(best, nan_ok=True)
 
 
 def test_average_precision_equals_a_plain_loop():
@@ -139,6 +105,8 @@ def test_average_precision_equals_a_plain_loop():
     ap = loc.average_precision(scores, hits, 50, interpolate=False)
     assert ap == pytest.approx(total / 50)
     assert loc.average_precision(scores, hits, 50, interpolate=True) >= ap
+    with pytest.raises(ValueError, match="scores"):
+        loc.average_precision(scores * NAN, hits, 1, interpolate=False)
 
 
 def test_frame_map_by_hand():
@@ -155,8 +123,7 @@ def test_frame_map_by_hand():
     assert value == pytest.approx(3 / 8)
     # with the classes confused the other video's two misses come first
     value, classes = loc.frame_map(
-        boxes, probabilities[:, [1, 0, 2]], true, label, 0.6
-    )
+        boxes, probabilities[:, [1, 0, 2]], true, label, 0.6)
     assert classes == {0: pytest.approx(1 / 8), 1: pytest.approx(1 / 4)}
 
 
@@ -183,121 +150,84 @@ def test_frame_map_of_perfect_and_of_no_boxes():
 # Segments in time
 
 
-def test_temporal_iou_by_hand():
-    segment = torch.tensor([2.0, 6.0])
-    others = torch.tensor(
-        [[2.0, 6.0], [4.0, 8.0], [3.0, 4.0], [6.0, 7.0], [0, 0]]
-    )
-    expected = torch.tensor([1, 2 / 6, 1 / 4, 0, 0]).double()
-    assert torch.allclose(loc.temporal_iou(segment, others), expected)
-
-
 def detections(*rows):
     """Rows of (start, end, label, score)."""
     table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
     return loc.Detections(table[:, :2], table[:, 2].long(), table[:, 3])
 
 
-def truth(*segments, label=0):
-    return torch.tensor(segments, dtype=torch.float64).reshape(-1, 2), label
+def truth(*rows):
+    """Rows of (start, end, label)."""
+    table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+    return table[:, :2], table[:, 2].long()
 
 
-def test_temporal_map_by_hand():
-    # one video, one class, truths [0, 4) and [10, 14). By falling score:
-    # tIoU 1 with the first; a duplicate of it (miss); tIoU 1/2 with the
-    # second (hit at alpha 0.5): precision at the hits 1 and 2/3
-    found = detections((10, 12, 0, 0.3), (0, 4, 0, 0.9), (0, 3.5, 0, 0.5))
-    answers = [truth([0, 4], [10, 14])]
-    value, classes = loc.temporal_map([found], answers, 0.5)
-    assert value == pytest.approx((1 + 2 / 3) / 2)
-    assert classes == {0: pytest.approx(value)}
-    # above 1/2 only the first is found
-    assert loc.temporal_map([found], answers, 0.6).value == 0.5
-
-
-def test_each_truth_is_found_once_and_by_the_best_score():
-    # the better fit comes second and is a duplicate; the second truth is
-    # not its, so the miss stands: precision 1 at the hit, one of two found
-    found = detections((0, 3, 0, 0.9), (0, 4, 0, 0.8))
-    answers = [truth([0, 4], [10, 14])]
-    assert loc.temporal_map([found], answers, 0.5).value == 0.5
-
-
-def test_a_taken_truth_leaves_the_next_best_one():
-    # both overlap both truths; the second detection takes what is left
-    found = detections((0, 4, 0, 0.9), (0, 4, 0, 0.8))
-    answers = [truth([0, 4], [1, 5])]
-    assert loc.temporal_map([found], answers, 0.5).value == 1
-
-
-def test_scores_rank_detections_over_all_videos():
+TWO = [(0, 4, 0), (10, 14, 0)]
+# name -> each video's detections, its truths, alpha and temporal mAP
+BY_HAND = {
+    # by falling score: tIoU 1 with the first; a duplicate of it, a miss; tIoU
+    # 1/2 with the second: precision at the hits 1 and 2/3
+    "a duplicate misses": (
+        [[(10, 12, 0, 0.3), (0, 4, 0, 0.9), (0, 3.5, 0, 0.5)]], [TWO],
+        0.5, (1 + 2 / 3) / 2),
+    "above 1/2 only the first is found": (
+        [[(10, 12, 0, 0.3), (0, 4, 0, 0.9), (0, 3.5, 0, 0.5)]], [TWO],
+        0.6, 0.5),
+    # precision 1 at the hit, one of two found
+    "the better fit comes second": (
+        [[(0, 3, 0, 0.9), (0, 4, 0, 0.8)]], [TWO], 0.5, 0.5),
+    "a taken truth leaves the next best": (
+        [[(0, 4, 0, 0.9), (0, 4, 0, 0.8)]], [[(0, 4, 0), (1, 5, 0)]], 0.5, 1),
     # the miss of video 0 stands before the hit of video 1
-    found = [detections((5, 6, 0, 0.9)), detections((0, 4, 0, 0.5))]
-    answers = [truth(), truth([0, 4])]
-    assert loc.temporal_map(found, answers, 0.5).value == 0.5
-
-
-def test_temporal_map_does_not_interpolate():
+    "scores rank over all videos": (
+        [[(5, 6, 0, 0.9)], [(0, 4, 0, 0.5)]], [[], [(0, 4, 0)]], 0.5, 0.5),
     # by falling score miss, hit, hit: precision at the hits 1/2 and 2/3
-    found = detections((20, 24, 0, 0.9), (0, 4, 0, 0.8), (10, 14, 0, 0.7))
-    answers = [truth([0, 4], [10, 14])]
-    value = loc.temporal_map([found], answers, 0.5).value
-    assert value == pytest.approx((1 / 2 + 2 / 3) / 2)
+    "nothing is interpolated": (
+        [[(20, 24, 0, 0.9), (0, 4, 0, 0.8), (10, 14, 0, 0.7)]], [TWO],
+        0.5, (1 / 2 + 2 / 3) / 2),
+    "labels differ within a video": (
+        [[(0, 4, 0, 0.9), (6, 9, 1, 0.9)]], [[(0, 4, 0), (6, 9, 1)]], 0.9, 1),
+    "no detection": ([[]], [[(0, 4, 0)]], 0.5, 0),
+    "no truth": ([[(0, 4, 0, 1)]], [[]], 0.5, NAN),
+    # the second prefers the first's only truth, and would settle for the
+    # other one: two hits or one, if the order decided
+    "equal scores": ([[(0, 3, 0, 0.5), (1, 5, 0, 0.5)]],
+                     [[(0, 4, 0), (4, 8, 0)]], 0.1, 1),
+    # the first fits both truths equally, the second only one of them
+    "equal fits": ([[(2, 6, 0, 0.9), (0, 2, 0, 0.5)]],
+                   [[(0, 4, 0), (4, 8, 0)]], 0.3, 0.5),
+}
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize(("found", "true", "alpha", "value"),
+                         BY_HAND.values(), ids=BY_HAND)
+def test_temporal_map_by_hand(found, true, alpha, value, turn):
+    """In whatever order detections and truths are told."""
+    result = loc.temporal_map(
+        [detections(*rows[::turn]) for rows in found],
+        [truth(*rows[::turn]) for rows in true], alpha)
+    assert result.value == pytest.approx(value, nan_ok=True)
 
 
 def test_classes_count_alike_and_wrong_classes_miss():
     # class 1 has one truth and no detection: 0; class 0 is perfect; class
     # 2 is predicted but never true, so it is left out of the mean
     found = [detections((0, 4, 0, 0.9), (0, 4, 2, 0.9)), detections()]
-    answers = [truth([0, 4]), truth([0, 4], label=1)]
+    answers = [truth((0, 4, 0)), (torch.tensor([[0.0, 4.0]]), 1)]
     value, classes = loc.temporal_map(found, answers, 0.5)
     assert classes == {0: 1.0, 1: 0.0} and value == 0.5
-
-
-def test_labels_may_differ_within_a_video():
-    found = detections((0, 4, 0, 0.9), (6, 9, 1, 0.9))
-    answers = [truth([0, 4], [6, 9], label=torch.tensor([0, 1]))]
-    assert loc.temporal_map([found], answers, 0.9).value == 1
-
-
-def test_ambiguous_segments_forgive_misses_but_not_hits():
-    found = detections((20, 24, 0, 0.9), (0, 4, 0, 0.5))
-    answers = [truth([0, 4])]
-    assert loc.temporal_map([found], answers, 0.5).value == 0.5
-    unsure = [torch.tensor([[23.0, 30.0], [0.0, 1.0]])]
-    value = loc.temporal_map([found], answers, 0.5, ambiguous=unsure).value
-    assert value == 1
-
-
-def test_temporal_map_of_nothing():
-    answers = [truth([0, 4])]
-    assert loc.temporal_map([detections()], answers, 0.5).value == 0
-    nothing = loc.temporal_map([detections((0, 4, 0, 1))], [truth()], 0.5)
-    assert math.isnan(nothing.value)
     with pytest.raises(ValueError, match="one entry per video"):
         loc.temporal_map([], answers, 0.5)
 
 
-def test_the_order_of_equal_scores_does_not_matter():
-    # the second prefers the first's only truth, and would settle for the
-    # other one: two hits or one, if the order decided
-    rows = (0, 3, 0, 0.5), (1, 5, 0, 0.5)
-    answers = [truth([0, 4], [4, 8])]
-    values = [
-        loc.temporal_map([detections(*order)], answers, 0.1).value
-        for order in (rows, rows[::-1])
-    ]
-    assert values == [1, 1]
-
-
-def test_the_order_of_truths_does_not_matter():
-    # the first fits both truths equally, the second only one of them
-    found = [detections((2, 6, 0, 0.9), (0, 2, 0, 0.5))]
-    values = [
-        loc.temporal_map(found, [truth(*order)], 0.3).value
-        for order in ([[0, 4], [4, 8]], [[4, 8], [0, 4]])
-    ]
-    assert values[0] == values[1]
+def test_ambiguous_segments_forgive_misses_but_not_hits():
+    found = detections((20, 24, 0, 0.9), (0, 4, 0, 0.5))
+    answers = [truth((0, 4, 0))]
+    assert loc.temporal_map([found], answers, 0.5).value == 0.5
+    unsure = [torch.tensor([[23.0, 30.0], [0.0, 1.0]])]
+    value = loc.temporal_map([found], answers, 0.5, ambiguous=unsure).value
+    assert value == 1
 
 
 def test_temporal_map_is_bounded_perfect_and_free_of_order():
@@ -310,8 +240,7 @@ def test_temporal_map_is_bounded_perfect_and_free_of_order():
         scores = torch.randint(4, (12,), generator=random) / 4
         found.append(loc.Detections(segments, labels, scores))
         answers.append(
-            (loc.random_segments(4, 20.0, generator=random), labels[:4])
-        )
+            (loc.random_segments(4, 20.0, generator=random), labels[:4]))
     result = loc.temporal_map(found, answers, 0.3)
     assert 0 < result.value < 1
     order = torch.randperm(12, generator=random)
@@ -319,8 +248,7 @@ def test_temporal_map_is_bounded_perfect_and_free_of_order():
     flipped = [(s.flip(0), k.flip(0)) for s, k in answers]
     videos = [3, 1, 5, 0, 2, 4]
     again = loc.temporal_map(
-        [mixed[i] for i in videos], [flipped[i] for i in videos], 0.3
-    )
+        [mixed[i] for i in videos], [flipped[i] for i in videos], 0.3)
     assert again.value == pytest.approx(result.value)
     perfect = [loc.Detections(s, k, torch.ones(len(s))) for s, k in answers]
     assert loc.temporal_map(perfect, answers, 1.0).value == 1
@@ -333,12 +261,9 @@ def test_the_released_measure_rewards_predicting_everything():
     # 2 of 10 and 1 of 10 seconds
     iou = loc.temporal_iou(everything, true)
     assert torch.allclose(iou, torch.tensor([0.2, 0.1]).double())
-
-
-def test_released_recall_counts_overlapping_predictions_once():
+    # overlapping predictions count once: covered are 1-6 and 8-10
     true = torch.tensor([[0.0, 10.0]])
     found = torch.tensor([[8.0, 12.0], [1.0, 5.0], [2.0, 3.0], [4.0, 6.0]])
-    # covered: 1-6 and 8-10
     assert loc.released_recall(found, true).item() == pytest.approx(0.7)
     assert loc.released_recall(found[:0], true).item() == 0
 
@@ -353,34 +278,26 @@ def test_full_frame_overlaps_by_the_area_of_the_box():
     assert torch.allclose(loc.box_iou(frame, boxes), area)
     assert loc.mean_share(boxes, 40, 60) == pytest.approx(area.mean().item())
     assert ((boxes >= 0) & (boxes <= torch.tensor([60, 40, 60, 40]))).all()
+    assert loc.mean_share(TRUE, 8, 8) == 16 / 64  # a frame has no box
 
 
 @pytest.mark.parametrize("area", [0.1, 0.5, 1.0])
 def test_centre_box_has_its_area_and_place(area):
     box = loc.centre_box(40, 60, area=area)
-    assert loc.box_iou(box, loc.full_frame(40, 60)).item() == pytest.approx(
-        area
-    )
+    found = loc.box_iou(box, loc.full_frame(40, 60)).item()
+    assert found == pytest.approx(area)
     assert (box[:2] + box[2:]).tolist() == pytest.approx([60, 40])
 
 
-def test_mean_share_ignores_frames_without_a_box():
-    assert loc.mean_share(TRUE, 8, 8) == 16 / 64
-
-
 def test_trivial_boxes_score_for_all_frames_at_once():
-    true = TRUE.expand(3, 5, 4)
-    # 16 of 64 pixels
-    frame = loc.full_frame(8, 8)
+    frame, true = loc.full_frame(8, 8), TRUE.expand(3, 5, 4)  # 16 of 64 pixels
     assert loc.frame_localisation_accuracy(frame, true, 0.25) == 1
     assert loc.frame_localisation_accuracy(frame, true, 0.26) == 0
 
 
 def test_random_answers_repeat_with_their_seed():
-    draw = [
-        loc.random_segments(9, 5.0, generator=generator(seed))
-        for seed in (0, 0, 1)
-    ]
+    draw = [loc.random_segments(9, 5.0, generator=generator(seed))
+            for seed in (0, 0, 1)]
     assert torch.equal(draw[0], draw[1]) and not torch.equal(draw[0], draw[2])
     assert (draw[0][:, 0] <= draw[0][:, 1]).all()
     assert draw[0].min() >= 0 and draw[0].max() <= 5

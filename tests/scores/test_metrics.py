@@ -24,43 +24,22 @@ def planted(size=8):
     return mask
 
 
-LOGITS = torch.tensor(
-    [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]
-)
+LOGITS = torch.tensor([[3.0, 2.0, 1.0]] * 3 + [[1.0, 2.0, 3.0]])
 LABEL = torch.tensor([0, 1, 2, 2])
 
 
 def test_topk_counts_the_rank_of_the_true_class():
     # ranks of the true class: 1, 2, 3, 1
-    assert metrics.topk_accuracy(LOGITS, LABEL) == 0.5
-    assert metrics.topk_accuracy(LOGITS, LABEL, 2) == 0.75
-    assert metrics.topk_accuracy(LOGITS, LABEL, 3) == 1
-    assert metrics.topk_accuracy(LOGITS, LABEL, 5) == 1
+    for k, share in ((1, 0.5), (2, 0.75), (3, 1), (5, 1)):
+        assert metrics.topk_accuracy(LOGITS, LABEL, k) == share
+    for value in (0.0, math.nan, math.inf):  # constant or broken: no hit
+        logits = torch.full((4, 3), value)
+        assert metrics.topk_accuracy(logits, LABEL, 2) == 0
 
 
-def test_top1_equals_argmax_without_ties():
-    logits = random(200, 7)
-    label = random(200, 7, seed=1).argmax(1)
-    expected = (logits.argmax(1) == label).double().mean().item()
-    assert metrics.topk_accuracy(logits, label) == expected
-
-
-@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_constant_or_broken_logits_score_nothing(value):
-    logits = torch.full((4, 3), value)
-    assert metrics.topk_accuracy(logits, LABEL) == 0
-    assert metrics.topk_accuracy(logits, LABEL, 2) == 0
-
-
-@pytest.mark.parametrize(
-    ("logits", "label", "k", "words"),
-    [
-        (LOGITS, LABEL[:2], 1, "label"),
-        (LOGITS[0], LABEL, 1, "logits"),
-        (LOGITS[:0], LABEL[:0], 1, "empty"),
-        (LOGITS, LABEL, 0, "k must"),
-    ],
-)
+@pytest.mark.parametrize(("logits", "label", "k", "words"), [
+    (LOGITS, LABEL[:2], 1, "label"), (LOGITS[0], LABEL, 1, "logits"),
+    (LOGITS[:0], LABEL[:0], 1, "empty"), (LOGITS, LABEL, 0, "k must")])
 def test_accuracy_names_the_bad_argument(logits, label, k, words):
     with pytest.raises(ValueError, match=words):
         metrics.topk_accuracy(logits, label, k)
@@ -76,12 +55,6 @@ def test_video_and_clip_accuracy_differ():
         each, valid, torch.tensor([0, 0])) == {"video": 1.0, "clip": 0.5}
     assert metrics.video_and_clip_accuracy(
         each, valid, torch.tensor([1, 0])) == {"video": 0.5, "clip": 0.75}
-
-
-def test_expand_single_frames_changes_nothing():
-    spans = torch.stack([torch.arange(5), torch.arange(5) + 1], 1)
-    when = random(3, 5)
-    assert torch.equal(metrics.expand(when, spans, 5), when)
 
 
 def test_expand_uneven_overlapping_and_missing_steps():
@@ -114,17 +87,11 @@ SCORES = [metrics.mass_on_actor, metrics.pointing_game]
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_attention_planted_on_the_actor_scores_one(score):
+def test_attention_on_the_actor_scores_one_and_beside_it_zero(score):
     mask = planted()
-    value, chance, n = score(mask.float(), mask)
-    assert value == 1
-    assert chance == pytest.approx(4 / 64)
-    assert n == 5  # the sixth frame shows no actor
-
-
-@pytest.mark.parametrize("score", SCORES)
-def test_attention_planted_beside_the_actor_scores_zero(score):
-    assert score((~planted()).float(), planted()).value == 0
+    # the sixth frame shows no actor
+    assert score(mask.float(), mask) == (1, pytest.approx(4 / 64), 5)
+    assert score((~mask).float(), mask).value == 0
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -163,9 +130,6 @@ def test_cell_shares_cut_pixels_by_area():
     mask = torch.tensor([[[0, 1, 0]]], dtype=torch.bool)
     shares = metrics.cell_shares(mask, (1, 2))
     assert torch.allclose(shares, torch.full((1, 1, 2), 1 / 3).double())
-
-
-def test_cell_shares_are_block_means_when_sizes_divide():
     mask = random(5, 12, 20) > 0.5
     blocks = nn.functional.avg_pool2d(mask.double(), (3, 4))
     assert torch.allclose(metrics.cell_shares(mask, (4, 5)), blocks)
@@ -190,23 +154,6 @@ def test_scale_and_order_of_the_maps_do_not_matter(score):
     assert score(where[order], mask[order]).value == pytest.approx(value)
 
 
-@pytest.mark.parametrize("score", SCORES)
-def test_only_relevant_frames_when_asked(score):
-    mask = planted()
-    where = mask.float()
-    where[:, 1] = (~mask[:, 1]).float()  # looks away in the second frame
-    relevant = torch.tensor([[True, False, True], [True, False, True]])
-    assert score(where, mask).value == pytest.approx(3 / 5)
-    value, _, n = score(where, mask, relevant=relevant)
-    assert (value, n) == (1, 3)
-
-
-def test_no_actor_at_all_gives_nan_and_zero_frames():
-    mask = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
-    value, chance, n = metrics.mass_on_actor(torch.ones(1, 2, 2, 2), mask)
-    assert math.isnan(value) and math.isnan(chance) and n == 0
-
-
 def test_centre_prior_beats_chance_in_the_middle_and_loses_at_the_edge():
     middle, edge = torch.zeros(2, 1, 1, 12, 12, dtype=torch.bool)
     middle[..., 4:8, 4:8] = edge[..., :2, :2] = True
@@ -218,50 +165,39 @@ def test_centre_prior_beats_chance_in_the_middle_and_loses_at_the_edge():
     assert value < chance / 2
 
 
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
-def test_broken_maps_are_refused(score, bad):
-    where = planted().float()
-    where[0, 0, 0, 0] = bad
-    with pytest.raises(ValueError, match="where must be finite"):
-        score(where, planted())
-
-
-def test_maps_must_be_expanded_first():
-    with pytest.raises(ValueError, match="expand"):
-        metrics.mass_on_actor(random(2, 2, 4, 4), planted())
-    with pytest.raises(ValueError, match="relevant"):
-        metrics.mass_on_actor(
-            random(2, 3, 4, 4), planted(), relevant=torch.ones(2, 2).bool()
-        )
-
-
 def test_mass_on_relevant_by_hand():
     # first video: 3/4 of the weight on half of the frames; second: none of
     # it on a quarter; the third has no relevant frame and is left out
     when = torch.tensor([[1.0, 2.0, 1.0, 0.0], [0, 0, 1, 1], [1, 1, 1, 1]])
     relevant = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
-    value, chance, n = metrics.mass_on_relevant(when, relevant)
-    assert (value, chance, n) == (0.375, 0.375, 2)
+    score = metrics.mass_on_relevant
+    assert score(when, relevant) == (0.375, 0.375, 2)
+    assert score(relevant.float(), relevant).value == 1
+    assert score(torch.full((3, 4), 0.2), relevant) == pytest.approx(
+        (0.375, 0.375, 2))
+    assert score(torch.zeros(3, 4), relevant).value == 0
 
 
-def test_mass_on_relevant_of_planted_uniform_and_dead_weights():
-    relevant = random(20, 16) > 0.7
-    planted = relevant.float()
-    assert metrics.mass_on_relevant(planted, relevant).value == 1
-    spans = torch.tensor([[0, 8], [4, 12], [12, 16]])
-    uniform = metrics.expand(torch.full((20, 3), 1 / 3), spans, 16)
-    value, chance, _ = metrics.mass_on_relevant(uniform, relevant)
-    assert value == pytest.approx(chance)
-    dead = torch.zeros(20, 16)
-    assert metrics.mass_on_relevant(dead, relevant).value == 0
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0])
+def test_broken_attention_is_refused(bad):
+    where, when = planted().float(), random(2, 3)
+    where[0, 0, 0, 0] = when[0, 0] = bad
+    for score in SCORES:
+        with pytest.raises(ValueError, match="where must be finite"):
+            score(where, planted())
+    with pytest.raises(ValueError, match="when must be finite"):
+        metrics.mass_on_relevant(when, torch.ones(2, 3).bool())
 
 
-def test_weights_must_be_per_frame_and_finite():
+def test_attention_must_be_expanded_first():
+    with pytest.raises(ValueError, match="expand"):
+        metrics.mass_on_actor(random(2, 2, 4, 4), planted())
     with pytest.raises(ValueError, match="expand"):
         metrics.mass_on_relevant(random(2, 3), torch.ones(2, 6).bool())
-    with pytest.raises(ValueError, match="when must be finite"):
-        metrics.mass_on_relevant(-random(2, 3), torch.ones(2, 3).bool())
+    with pytest.raises(ValueError, match="relevant"):
+        metrics.mass_on_actor(
+            random(2, 3, 4, 4), planted(), relevant=torch.ones(2, 2).bool())
+
 
 # All at once.
 
@@ -346,19 +282,6 @@ def test_attention_scores_of_the_truth_and_of_even_attention():
     assert even["side"] == 0  # a tie is lost
 
 
-def test_where_counts_in_relevant_frames_alone():
-    """It looks at the actor there, and away in all other frames."""
-    mask, relevant = planted(), torch.tensor([[True, False, False]] * 2)
-    where = torch.where(relevant[..., None, None], mask, ~mask).float()
-    spans = torch.tensor([[0, 1], [1, 2], [2, 3]])
-    outputs = {"where": where, "spans": spans}
-    found = metrics.attention_scores(
-        outputs, {"mask": mask, "relevant": relevant}, 3)
-    assert found["where"] == found["point"] == 1 and "when" not in found
-    every = metrics.attention_scores(outputs, {"mask": mask}, 3)
-    assert every["where"] == pytest.approx(2 / 5)
-
-
 def test_coarse_steps_bound_what_the_truth_scores():
     """One step of two frames, one of them relevant: half at best."""
     outputs = {"when": torch.ones(1, 2), "spans": torch.tensor(
@@ -404,3 +327,34 @@ def test_flops_leave_the_model_as_it_was():
     metrics.flops(model, random(2, 3, 8, 8))
     assert torch.equal(model[0].running_mean, before)
     assert model.training and model[0].training and not model[1].training
+
+
+# Late fusion.
+
+
+def test_fuse_is_the_mean_of_probabilities():
+    logits = [4 * random(5, 3, seed=seed) for seed in range(3)]
+    slow = torch.zeros(5, 3)
+    for n in range(5):
+        for one, weight in zip(logits, (1, 2, 5), strict=True):
+            shares = [math.exp(x) for x in one[n].tolist()]
+            for k in range(3):
+                slow[n, k] += weight * shares[k] / sum(shares) / 8
+    assert torch.allclose(metrics.fuse(logits, (1, 2, 5)), slow, atol=1e-6)
+    assert torch.allclose(
+        metrics.fuse(logits), metrics.fuse(logits, [7] * 3))
+    # a probability goes in as its logarithm
+    shares = torch.eye(3)[[0, 1, 2, 0, 1]]
+    assert torch.allclose(metrics.fuse([logits[0], shares.log()]),
+                          (logits[0].softmax(1) + shares) / 2)
+
+
+@pytest.mark.parametrize("shapes, weights, message", [
+    ([(5, 3), (5, 4)], None, "one shape"), ([(5,)], None, "one shape"),
+    ([], None, "one shape"), ([(5, 3), (1, 3)], None, "one shape"),
+    ([(5, 3)] * 2, [1], "one for each"), ([(5, 3)] * 2, [1, -1], "negative"),
+    ([(5, 3)] * 2, [0, 0], "not all zero"),
+    ([(5, 3)] * 2, [1, math.nan], "one for each")])
+def test_fuse_refuses_what_does_not_match(shapes, weights, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.fuse([torch.zeros(shape) for shape in shapes], weights)

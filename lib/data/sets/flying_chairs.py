@@ -24,7 +24,7 @@ COUNTS = {"train": 22_232, "val": 640}
 FLAGS = {"train": "1", "val": "2"}
 
 
-def pairs(root: str | Path, part: str, *,
+def pairs(root: Path, part: str, *,
           lists_only: bool = False) -> list[tuple[Path, Path, Path]]:
     """FlyingChairs' pairs of `part` "train" or "val", with their flow.
 
@@ -32,10 +32,10 @@ def pairs(root: str | Path, part: str, *,
     is 1 (train) or 2 (val) for pair i, and `data/00001_img1.ppm`, `_img2`
     and `_flow.flo`.
     """
-    folder = Path(root) / "flying_chairs"
-    sheet = require(folder / LISTS.name, "FlyingChairs", "flying_chairs")
+    folder = root / "flying_chairs"
+    sheet = require(folder / LISTS.name, "flying_chairs")
     if not lists_only:
-        require(folder / "data", "FlyingChairs", "flying_chairs")
+        require(folder / "data", "flying_chairs")
     if part not in FLAGS:
         raise ValueError(f"part {part!r}: one of {[*FLAGS]}")
     found = []
@@ -61,7 +61,7 @@ class FlyingChairs(Dataset):
 
     classes = ()  # nothing to classify
 
-    def __init__(self, root: str | Path, part: str):
+    def __init__(self, root: Path, part: str):
         self.pairs = pairs(root, part)
 
     def __len__(self) -> int:

@@ -3,19 +3,8 @@
 import re
 from pathlib import Path
 
-from lib.data.sets.records import (
-    HOW,
-    Listed,
-    Lists,
-    Record,
-    Source,
-    beside,
-    checked,
-    known_split,
-    lines,
-    once,
-    require,
-)
+from lib.data.sets import records
+from lib.data.sets.records import Listed, Lists, Record, Source, require
 
 HOST = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/"
 VIDEOS = Source("hmdb51_org.rar", HOST,
@@ -30,9 +19,7 @@ CLIP = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|bo|fr|le|ri)_"
 FLAGS = {"0": None, "1": "train", "2": "test"}
 
 
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read HMDB51's split "1", "2" or "3".
 
     `root` holds `hmdb51/hmdb51_org/<class>/*.avi` and the lists
@@ -42,13 +29,13 @@ def read(
     a clip with its class: so the official splits cut; a film's clips of two
     classes may lie on both sides.
     """
-    root = Path(root)
-    folder = beside(root, "hmdb51/testTrainMulti_7030_splits",
-                    "hmdb51_splits")
+    folder = records.beside(
+        root, "hmdb51/testTrainMulti_7030_splits", "hmdb51_splits")
     videos = root / "hmdb51" / "hmdb51_org"
     if not lists_only:
-        require(videos, "HMDB51's videos", "hmdb51")
-    return checked(root, folder, *flagged("hmdb51", folder, split, videos))
+        require(videos, "hmdb51")
+    lists = flagged("hmdb51", folder, split, videos)
+    return records.checked(root, folder, *lists)
 
 
 def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
@@ -58,19 +45,18 @@ def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
     folder: of files `<class>_test_split<k>.txt` with lines `<clip> <flag>`.
     videos: below it the clips are `<class>/<clip>`.
     """
-    ending = f"_test_split{known_split(name, split, COUNTS)}.txt"
-    require(folder, f"the lists of {name}", name)
+    ending = f"_test_split{records.known_split(name, split, COUNTS)}.txt"
     classes = sorted(file.name.removesuffix(ending)
-                     for file in folder.glob(f"*{ending}"))
+                     for file in require(folder, name).glob(f"*{ending}"))
     if not classes:
         raise FileNotFoundError(
-            f"no <class>{ending} in {folder}. {HOW.format(name)}")
+            f"no <class>{ending} in {folder}. {records.HOW.format(name)}")
     parts: dict[str | None, list[Listed]] = {
         part: [] for part in FLAGS.values()}
     for label, action in enumerate(classes):
         seen: dict[str, str] = {}
         path, used = folder / f"{action}{ending}", False
-        for where, line in lines(path):
+        for where, line in records.lines(path):
             words = line.split()
             clip = CLIP.fullmatch(words[0])
             if (len(words) != 2 or words[1] not in FLAGS or clip is None
@@ -78,7 +64,7 @@ def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
                 raise ValueError(
                     f"{where}: {line!r} is not <source>_{action}_"
                     "<properties>_<number>.avi with a flag 0, 1 or 2")
-            once(seen, words[0], where)  # in none of the lists, too
+            records.once(seen, words[0], where)  # in none of the lists, too
             part = FLAGS[words[1]]
             used = used or part is not None
             parts[part].append((where, Record(

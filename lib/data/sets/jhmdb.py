@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lib.data.boxes import tight_boxes
 from lib.data.matlab import read_mat
+from lib.data.sets import records
 from lib.data.sets.hmdb51 import flagged
 from lib.data.sets.records import (
     Lists,
     Record,
     Source,
     at_frames,
-    checked,
-    require,
     shaped,
     whole_points,
 )
@@ -37,9 +35,7 @@ COUNTS = {"1": (660, 268, 21), "2": (658, 270, 21), "3": (663, 265, 21)}
 VAL_SHARE, FPS = 0.1, 30.0
 
 
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read JHMDB's split "1", "2" or "3": 928 clips, 21 classes.
 
     `root/jhmdb/` holds `ReCompress_Videos/<class>/<clip>.avi`, the lists
@@ -48,10 +44,10 @@ def read(
     have `mask`, `boxes` around it, and on request 15 `joints`. The group is
     the clip's source, as in HMDB51.
     """
-    root = Path(root) / "jhmdb"
+    root = root / "jhmdb"
     folder, videos = root / "splits", root / "ReCompress_Videos"
     if not lists_only:
-        require(videos, "JHMDB's videos", "jhmdb")
+        records.require(videos, "jhmdb")
     *parts, classes = flagged("jhmdb", folder, split, videos)
 
     def told(record: Record) -> Record:
@@ -60,7 +56,7 @@ def read(
             root / "puppet_mask" / own / "puppet_mask.mat",
             root / "joint_positions" / own / "joint_positions.mat"))
 
-    return checked(root, folder, *(
+    return records.checked(root, folder, *(
         [(where, told(record)) for where, record in part]
         for part in parts), classes)
 
@@ -81,12 +77,10 @@ class Annotation:
         mask = shaped(self.mask, read_mat(self.mask, "part_mask"),
                       "part_mask", "H W T")
         mask = at_frames(np.moveaxis(mask, 2, 0) > 0, index, False)
-        known = {"mask": torch.from_numpy(mask),
-                 "boxes": tight_boxes(torch.from_numpy(mask))}
+        known = {"mask": mask, "boxes": tight_boxes(mask)}
         if joints:
             place = shaped(self.joints, read_mat(self.joints, "pos_img"),
                            "pos_img", "2 J T")
             place = whole_points(np.float32(place.transpose(2, 1, 0)) - 1)
-            known["joints"] = torch.from_numpy(
-                at_frames(place, index, np.nan))
+            known["joints"] = at_frames(place, index, np.nan)
         return known

@@ -2,18 +2,8 @@
 
 from pathlib import Path
 
-from lib.data.sets.records import (
-    Lists,
-    Record,
-    Source,
-    beside,
-    checked,
-    in_order,
-    known_split,
-    lines,
-    require,
-    rows,
-)
+from lib.data.sets import records
+from lib.data.sets.records import Lists, Record, Source, require
 
 ALL = Source("Moments_in_Time_Raw.zip")  # its address is not public
 COUNTS = {"1": (802_264, 33_900, 339)}
@@ -27,18 +17,15 @@ def categories(folder: Path) -> list[str]:
     names = ("moments_categories.txt", "category_moment_v1_339.txt")
     path = next((folder / n for n in names if (folder / n).is_file()),
                 folder / names[0])
-    require(path, "the classes of Moments in Time", SCRIPT)
     entries = []
-    for i, (where, line) in enumerate(lines(path)):
+    for i, (where, line) in enumerate(records.lines(require(path, SCRIPT))):
         name, comma, number = line.rpartition(",")
         entries.append((where, number.strip(), name.strip()) if comma else
                        (where, str(i), line))
-    return in_order(path, entries, 0)
+    return records.in_order(path, entries, 0)
 
 
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read Moments in Time, `root/moments/`.
 
     `trainingSet.csv` and `validationSet.csv` begin each line with
@@ -47,19 +34,17 @@ def read(
     paper, the official validation list is the test. No groups are given,
     so each video is its own.
     """
-    known_split("Moments in Time", split, COUNTS)
-    root = Path(root)
-    folder = beside(root, "moments", "moments")
+    records.known_split("Moments in Time", split, COUNTS)
+    folder = records.beside(root, "moments", "moments")
     classes = categories(folder)
     labels = {name: i for i, name in enumerate(classes)}
     parts = []
     for part in ("training", "validation"):
-        sheet = require(folder / f"{part}Set.csv", f"Moments' {part} list",
-                        SCRIPT)
+        sheet = require(folder / f"{part}Set.csv", SCRIPT)
         if not lists_only:
-            require(folder / part, f"Moments' {part} videos", SCRIPT)
+            require(folder / part, SCRIPT)
         parts.append(listed := [])
-        for where, row in rows(sheet):
+        for where, row in records.rows(sheet):
             action, _, video = row[0].partition("/")
             if action not in labels or not video or "/" in video or (
                     row[1:2] != [action]):
@@ -69,4 +54,4 @@ def read(
             name = f"{action}/{video.rpartition('.')[0]}"
             listed.append((where, Record(
                 folder / part / row[0], labels[action], name, name)))
-    return checked(root, folder, *parts, classes)
+    return records.checked(root, folder, *parts, classes)

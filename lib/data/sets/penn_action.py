@@ -5,23 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lib.data.matlab import read_mat
-from lib.data.sets.records import (
-    HOW,
-    Listed,
-    Lists,
-    Record,
-    Source,
-    at_frames,
-    checked,
-    known_split,
-    require,
-    shaped,
-    whole_points,
-)
+from lib.data.sets import records
+from lib.data.sets.records import Lists, Record, Source, require, shaped
 
 ALL = Source("Penn_Action.tar.gz", "https://www.cis.upenn.edu/~kostas/")
 COUNTS = {"1": (1258, 1068, 15)}
@@ -29,9 +17,7 @@ COUNTS = {"1": (1258, 1068, 15)}
 VAL_SHARE, FPS = 0.1, 25.0
 
 
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read Penn Action: 2,326 clips, 15 classes; `root/penn_action/`.
 
     `labels/0001.mat` holds class, list, boxes and joints; the frames, which
@@ -41,24 +27,24 @@ def read(
     where a row of numbers is no box. No groups are given, so each clip is
     its own.
     """
-    known_split("Penn Action", split, COUNTS)
-    root, name = Path(root) / "penn_action", "penn_action"
-    labels = require(root / "labels", "Penn Action's labels", name)
+    records.known_split("Penn Action", split, COUNTS)
+    root, name = root / "penn_action", "penn_action"
+    labels = require(root / "labels", name)
     files = sorted(labels.glob("*.mat"))
     if not files:
         raise FileNotFoundError(
-            f"no .mat files in {labels}. {HOW.format(name)}")
+            f"no .mat files in {labels}. {records.HOW.format(name)}")
     if not lists_only:
-        require(root / "videos", "Penn Action's packed frames", name)
+        require(root / "videos", name)
     told = {file: Labelled(file).whole() for file in files}
     classes = sorted({one["action"] for one in told.values()})
-    parts: dict[bool, list[Listed]] = {True: [], False: []}
+    train, test = [], []
     for file, one in told.items():
-        parts[one["train"] == 1].append((str(file), Record(  # else -1
-            root / "videos" / f"{file.stem}.avi",
-            classes.index(one["action"]), file.stem, file.stem,
-            truth=Labelled(file))))
-    return checked(root, labels, parts[True], parts[False], classes)
+        record = Record(root / "videos" / f"{file.stem}.avi",
+                        classes.index(one["action"]), file.stem, file.stem,
+                        truth=Labelled(file))
+        (train if one["train"] == 1 else test).append((str(file), record))
+    return records.checked(root, labels, train, test, classes)
 
 
 @dataclass(frozen=True)
@@ -71,12 +57,8 @@ class Labelled:
             str, Tensor]:
         """The answers for frames `index` (T,); `joints` only if wanted."""
         told = self.whole()
-        known = {"boxes": torch.from_numpy(
-            at_frames(told["boxes"], index, np.nan))}
-        if joints:
-            known["joints"] = torch.from_numpy(
-                at_frames(told["joints"], index, np.nan))
-        return known
+        return {key: records.at_frames(told[key], index, np.nan)
+                for key in ("boxes", *["joints"] * joints)}
 
     def whole(self) -> dict[str, Any]:
         """`action`, `train` (1 or not), `boxes` (T, 4), `joints` (T, J, 2)."""
@@ -96,7 +78,7 @@ class Labelled:
         if not x.shape == y.shape == seen.shape:
             raise ValueError(f"{self.file}: x, y and visibility have the "
                              f"shapes {x.shape}, {y.shape}, {seen.shape}")
-        joints = whole_points(np.stack([x, y], -1) - 1)
+        joints = records.whole_points(np.stack([x, y], -1) - 1)
         joints[seen == 0] = np.nan
         return {"action": held["action"], "train": train, "boxes": boxes,
                 "joints": joints}

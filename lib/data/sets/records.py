@@ -4,13 +4,13 @@ Each set has a file beside this one, with a function
 
     read(root, split, *, lists_only=False) -> Lists
 
-that opens no video. A missing folder or file gives an error that says what
-was looked for, where, and how to get it; a wrong line one that names the
-file and the line. A set's file also has, as constants, what its authors
-publish of it: each archive (a `Source`), `COUNTS` of each split (training
-videos, test videos, classes); `VAL_SHARE`, the share of the training list
-that becomes the validation split; and `FPS`, the rate of copies that hold
-images, which do not tell theirs.
+that opens no video; with `lists_only` the videos may lack. A missing folder
+or file gives an error that says what was looked for, where, and how to get
+it; a wrong line one that names the file and the line. A set's file also has,
+as constants, what its authors publish of it: each archive (a `Source`),
+`COUNTS` of each split (training videos, test videos, classes); `VAL_SHARE`,
+the share of the training list that becomes the validation split; and `FPS`,
+the rate of copies that hold images, which do not tell theirs.
 """
 
 import csv
@@ -24,15 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lib import ROOT
 
 HOW = ("Run data_scripts/{}.py --root FOLDER, which gets it or says how, "
        "and name FOLDER by data_root or DATA_ROOT.")
-LARGEST = 256 * 2**20  # bytes of a list: Moments in Time has 800,000 lines
-LONGEST = 10_000  # characters of a line
-CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -105,45 +103,31 @@ class Lists(NamedTuple):
         train, test = (
             [r._replace(label=labels[r.label]) for r in part
              if r.label in labels]
-            for part in (self.train, self.test)
-        )  # fmt: skip
+            for part in (self.train, self.test))
         return Lists(train, test, list(classes))
 
 
-def require(path: Path, what: str, script: str) -> Path:
+def require(path: Path, script: str) -> Path:
     """`path`, or a FileNotFoundError: what lacks, which script helps."""
     if not path.exists():
-        raise FileNotFoundError(
-            f"{what} not found: {path}. {HOW.format(script)}")
+        raise FileNotFoundError(f"not found: {path}. {HOW.format(script)}")
     return path
 
 
-def text(path: Path) -> str:
-    """The UTF-8 text of a file, whether or not it begins with a mark.
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a list that are not empty, each with `file:number`.
 
-    Raises a ValueError, which names the line, for what is no such text.
+    The text is UTF-8, whether or not it begins with a mark. Raises a
+    ValueError, which names the line, for what is no such text.
     """
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} has more than {LARGEST} bytes")
     data = path.read_bytes()
     try:
-        found = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + data.count(b"\n", 0, error.start)
         raise ValueError(f"{path}:{line}: no UTF-8 text, save it as such "
                          f"({error.reason})") from error
-    if control := CONTROL.search(found):
-        line = 1 + found.count("\n", 0, control.start())
-        raise ValueError(f"{path}:{line}: no text: it holds {control[0]!r}")
-    return found
-
-
-def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a list that are not empty, each with `file:number`."""
-    for number, line in enumerate(io.StringIO(text(path), None), start=1):
-        if len(line) > LONGEST:
-            raise ValueError(f"{path}:{number}: a line of {len(line)} "
-                             f"characters; at most {LONGEST} are read")
+    for number, line in enumerate(io.StringIO(text, None), start=1):
         if line := line.strip():
             yield f"{path}:{number}", line
 
@@ -175,8 +159,8 @@ def in_order(
     numbers: dict[str, int] = {}
     for where, number, name in entries:
         if not NUMBER.fullmatch(number) or not name:
-            raise ValueError(f"{where}: {number!r} and {name!r} are not the "
-                             "number and the name of a class")
+            raise ValueError(f"{where}: {number[:50]!r} and {name[:50]!r} are "
+                             "not the number and the name of a class")
         numbers[name] = int(number)
         once(seen, name, where)
         once(seen, numbers[name], where)
@@ -191,7 +175,7 @@ Listed = tuple[str, Record]
 
 
 def checked(
-    root: str | Path, source: Path, train: Sequence[Listed],
+    root: Path, source: Path, train: Sequence[Listed],
     test: Sequence[Listed], classes: Sequence[str],
 ) -> Lists:
     """The lists, if they are such as every data set's must be.
@@ -211,8 +195,7 @@ def checked(
         if name in ("", ".", "..") or re.search(r"[/\\]", name) or (
                 not name.isprintable()):
             raise ValueError(f"{source}: {name!r} is no name of a class")
-    root, names = Path(root).parts, {}
-    sides: dict[str, tuple[str, str]] = {}
+    names, sides = {}, {}
     for side, listed in (("training", train), ("test", test)):
         if not listed:
             raise ValueError(f"{source} lists no {side} videos")
@@ -228,11 +211,10 @@ def checked(
                  [record for _, record in test], list(classes))
 
 
-def _check(where: str, record: Record, root: tuple, classes: int) -> None:
+def _check(where: str, record: Record, root: Path, classes: int) -> None:
     """Raise a ValueError if the record by itself cannot be."""
-    parts = record.path.parts
-    if (parts[:len(root)] != root or ".." in parts[len(root):]
-            or not record.name.isprintable()):
+    if (not record.path.is_relative_to(root) or ".." in record.path.parts[
+            len(root.parts):] or not record.name.isprintable()):
         raise ValueError(f"{where}: {record.name!r} leads out of the folder "
                          "of the data, or is no name of a file")
     if not 0 <= record.label < classes:
@@ -318,13 +300,13 @@ def shaped(where: Path | str, held: dict[str, Any], name: str,
     return held[name]
 
 
-def at_frames(values: np.ndarray, index: Tensor, unknown: Any) -> np.ndarray:
+def at_frames(values: np.ndarray, index: Tensor, unknown: Any) -> Tensor:
     """Rows `index` of `values` (T, ...); `unknown` after the last one."""
     index = index.numpy()
     picked = np.full((len(index), *values.shape[1:]), unknown, values.dtype)
     known = index < len(values)
     picked[known] = values[index[known]]
-    return picked
+    return torch.from_numpy(picked)
 
 
 def whole_points(places: np.ndarray) -> np.ndarray:

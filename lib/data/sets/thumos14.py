@@ -4,16 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.data.sets.records import (
-    Lists,
-    Record,
-    Source,
-    beside,
-    checked,
-    known_split,
-    lines,
-    require,
-)
+from lib.data.sets import records
+from lib.data.sets.records import Lists, Record, Source, require
 
 HOST = "http://crcv.ucf.edu/THUMOS14/"
 LISTS = {
@@ -46,7 +38,7 @@ class Instance(NamedTuple):
     end: float
 
 
-def instances(root: str | Path, part: str) -> dict[str, list[Instance]]:
+def instances(root: Path, part: str) -> dict[str, list[Instance]]:
     """All annotated instances of THUMOS14's videos, by the video's name.
 
     part: "val" or "test". Reads `thumos14/annotation_<part>/<Class>_<part>
@@ -55,41 +47,31 @@ def instances(root: str | Path, part: str) -> dict[str, list[Instance]]:
     video of two classes has the instances of one only in its record.
     """
     found: dict[str, list[Instance]] = {}
+    seen: dict[tuple, str] = {}
     for path in sorted(_folder(root, part).glob(f"*_{part}.txt")):
         action = path.stem.rpartition("_")[0]
-        for where, line in lines(path):
-            words = line.split()
-            if len(words) != 3:
-                raise ValueError(f"{where}: {line!r} is not a video, a start "
-                                 "and an end")
-            _add(found.setdefault(words[0], []), where, action, *words[1:])
+        for where, line in records.lines(path):
+            name, *times = line.split()
+            try:
+                start, end = map(float, times)
+            except ValueError as error:
+                raise ValueError(f"{where}: {line[:200]!r} is not a video, a "
+                                 "start and an end") from error
+            if not 0 <= start < end < float("inf"):
+                raise ValueError(f"{where}: no segment from {start} to {end}")
+            one = Instance(action, start, end)
+            records.once(seen, (name, *one), where)
+            found.setdefault(name, []).append(one)
     return {name: sorted(found[name], key=lambda one: one[1:])
             for name in sorted(found)}
 
 
-def _folder(root: str | Path, part: str) -> Path:
-    return require(beside(Path(root), "thumos14", "thumos14")
-                   / f"annotation_{part}", "THUMOS14's segments", "thumos14")
+def _folder(root: Path, part: str) -> Path:
+    folder = records.beside(root, "thumos14", "thumos14")
+    return require(folder / f"annotation_{part}", "thumos14")
 
 
-def _add(own: list[Instance], where: str, action: str, start: str,
-         end: str) -> None:
-    """Add an instance to a video's `own`; a ValueError if it cannot be."""
-    try:
-        one = Instance(action, float(start), float(end))
-    except ValueError as error:
-        raise ValueError(f"{where}: no times in {start!r}, {end!r}") from error
-    if not 0 <= one.start < one.end < float("inf"):
-        raise ValueError(f"{where}: no segment from {start} to {end} s")
-    if one in own:
-        raise ValueError(f"{where}: {action} from {start} to {end} s is "
-                         "there already")
-    own.append(one)
-
-
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read THUMOS14's detection task: 20 classes, untrimmed videos.
 
     `root/thumos14/videos/{validation,test}/<name>.mp4`. The validation
@@ -99,8 +81,8 @@ def read(
     test video has the class with the longest total time and `segments` of
     that class. Test videos in `FAULTY` are left out.
     """
-    known_split("THUMOS14", split, COUNTS)
-    root, parts = Path(root), []
+    records.known_split("THUMOS14", split, COUNTS)
+    parts = []
     annotated = {part: instances(root, part) for part in ANNOTATED}
     classes = sorted({one.action for videos in annotated.values()
                       for some in videos.values() for one in some}
@@ -108,7 +90,7 @@ def read(
     for part, folder in (("val", "validation"), ("test", "test")):
         videos = root / "thumos14" / "videos" / folder
         if not lists_only:
-            require(videos, "THUMOS14's videos", "thumos14")
+            require(videos, "thumos14")
         parts.append(listed := [])
         for name, some in annotated[part].items():
             cliffs = {one[1:] for one in some if one.action == "CliffDiving"}
@@ -126,8 +108,7 @@ def read(
                 videos / f"{name}.mp4", classes.index(action), name, name,
                 segments=_times(some, action),
                 ambiguous=_times(some, AMBIGUOUS))))
-    return checked(root, beside(root, "thumos14", "thumos14"), *parts,
-                   classes)
+    return records.checked(root, _folder(root, "val").parent, *parts, classes)
 
 
 def _times(some: list[Instance], action: str) -> tuple[

@@ -3,18 +3,8 @@
 import re
 from pathlib import Path
 
-from lib.data.sets.records import (
-    Listed,
-    Lists,
-    Record,
-    Source,
-    beside,
-    checked,
-    in_order,
-    known_split,
-    lines,
-    require,
-)
+from lib.data.sets import records
+from lib.data.sets.records import Listed, Lists, Record, Source, require
 
 HOST = "https://www.crcv.ucf.edu/data/UCF101/"
 VIDEOS = Source("UCF101.rar", HOST, 6_932_971_618)
@@ -26,36 +16,33 @@ COUNTS = {"1": (9537, 3783, 101), "2": (9586, 3734, 101),
 VAL_SHARE, FPS = 0.1, 25.0
 
 
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read UCF101's split "1", "2" or "3".
 
     `root` holds `UCF-101/<class>/v_..._gXX_cYY.avi` and the lists in
-    `ucfTrainTestlist/` (or in `annotations/ucf101_splits/`); the videos may
-    lack with `lists_only`. The class is the folder's name: the file's
-    prefix differs in HandstandPushups/v_HandStandPushups_... . The group is
-    gXX over all classes, as the official splits cut it.
+    `ucfTrainTestlist/` (or in `annotations/ucf101_splits/`). The class is
+    the folder's name: the file's prefix differs in
+    HandstandPushups/v_HandStandPushups_... . The group is gXX over all
+    classes, as the official splits cut it.
     """
-    root, split = Path(root), known_split("UCF101", split, COUNTS)
-    folder = require(beside(root, "ucfTrainTestlist", "ucf101_splits"),
-                     "UCF101's lists", "ucf101")
+    split = records.known_split("UCF101", split, COUNTS)
+    folder = records.beside(root, "ucfTrainTestlist", "ucf101_splits")
     if not lists_only:
-        require(root / "UCF-101", "UCF101's videos", "ucf101")
-    source = require(folder / "classInd.txt", "a list of UCF101", "ucf101")
-    classes = in_order(source, (
+        require(root / "UCF-101", "ucf101")
+    source = require(folder / "classInd.txt", "ucf101")
+    classes = records.in_order(source, (
         (where, *re.fullmatch(r"(\S+)\s*(.*)", line).groups())
-        for where, line in lines(source)), 1)
-    labels = {name: label for label, name in enumerate(classes)}
+        for where, line in records.lines(source)), 1)
     parts = (
-        _listed(root / "UCF-101", folder / f"{part}list0{split}.txt", labels)
+        _listed(root / "UCF-101", folder / f"{part}list0{split}.txt", classes)
         for part in ("train", "test"))
-    return checked(root, folder, *parts, classes)
+    return records.checked(root, folder, *parts, classes)
 
 
-def _listed(videos: Path, path: Path, labels: dict[str, int]) -> list[Listed]:
+def _listed(videos: Path, path: Path, classes: list[str]) -> list[Listed]:
     listed = []
-    for where, line in lines(require(path, "a list of UCF101", "ucf101")):
+    labels = {name: label for label, name in enumerate(classes)}
+    for where, line in records.lines(require(path, "ucf101")):
         file, *given = line.split()
         match = re.fullmatch(r"([^/]+)/(v_.+_(g[0-9]+)_c[0-9]+)\.\w+", file)
         if match is None or match[1] not in labels:

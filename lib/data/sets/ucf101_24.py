@@ -11,19 +11,8 @@ import torch
 from torch import Tensor
 
 from lib.data.matlab import read_mat
-from lib.data.sets import ucf101
-from lib.data.sets.records import (
-    Listed,
-    Lists,
-    Record,
-    Source,
-    beside,
-    checked,
-    known_split,
-    once,
-    require,
-    shaped,
-)
+from lib.data.sets import records, ucf101
+from lib.data.sets.records import Listed, Lists, Record, Source, shaped
 
 BOXES = Source("finalAnnots.mat", "https://raw.githubusercontent.com/gurkirt/"
                "corrected-UCF101-Annots/master/")
@@ -31,9 +20,7 @@ COUNTS, BOXED = {"1": (2293, 910, 24)}, 3194  # clips with boxes
 VAL_SHARE, FPS = ucf101.VAL_SHARE, ucf101.FPS
 
 
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read UCF101-24: the 24 classes of UCF101 with boxes; split "1".
 
     Videos and lists are UCF101's. `root/ucf101_24/finalAnnots.mat` (or the
@@ -43,10 +30,10 @@ def read(
     have no boxes. Frames between the start and the end of a person's tube
     are `spans`. A frame with several people has the box of the longest tube.
     """
-    known_split("UCF101-24", split, COUNTS)
-    path = require(
-        beside(Path(root), "ucf101_24", "ucf101_24") / BOXES.name,
-        "UCF101-24's boxes", "ucf101_24")
+    records.known_split("UCF101-24", split, COUNTS)
+    path = records.require(
+        records.beside(root, "ucf101_24", "ucf101_24") / BOXES.name,
+        "ucf101_24")
     tubes = _tubes(path)
     present = {name.partition("/")[0] for name in tubes}
     whole = ucf101.read(root, "1", lists_only=lists_only)
@@ -63,10 +50,9 @@ def read(
         return f"{path}: {record.name}", record._replace(
             truth=Tubes(own), spans=spans)
 
-    train, test = ([told(r) for r in part]
-                   for part in (lists.train, lists.test))
-    return checked(root, path, train, [one for one in test if one[1].spans],
-                   lists.classes)
+    train, test = (map(told, part) for part in (lists.train, lists.test))
+    return records.checked(root, path, [*train], [
+        one for one in test if one[1].spans], lists.classes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,34 +86,35 @@ Tube = tuple[int, np.ndarray]
 
 def _tubes(path: Path) -> dict[str, tuple[Tube, ...]]:
     """Tubes by video; `sf` counts from 1."""
-    def number(held: dict[str, Any], name: str) -> int | float:
-        value = float(shaped(path, held, name, "1 1").item())
-        return int(value) if value.is_integer() else value
-
     found: dict[str, tuple[Tube, ...]] = {}
     seen: dict[str, str] = {}
     try:
         for entry in read_mat(path, "annot")["annot"]:
             where = f"{path}: {entry['name']}"
-            once(seen, entry["name"], where)
-            frames = number(entry, "num_imgs")
+            records.once(seen, entry["name"], where)
+            frames = _number(where, entry, "num_imgs")
             found[entry["name"]] = tuple(
-                _tube(where, number(tube, "sf") - 1, number(tube, "ef"),
-                      frames, tube["boxes"]) for tube in entry["tubes"])
+                _tube(where, tube, frames) for tube in entry["tubes"])
     except (IndexError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold UCF101-24's tubes "
                          f"({error!r}): get it again") from error
     return found
 
 
-def _tube(where: str, start: int, end: int, frames: int,
-          boxes: np.ndarray) -> Tube:
-    """A tube in frames [start, end); a ValueError if it cannot be one."""
-    if not (type(start) is type(end) is type(frames) is int  # not 1.5
-            and 0 <= start < end <= frames):
+def _number(where: str, held: dict[str, Any], name: str) -> int:
+    value = float(shaped(where, held, name, "1 1").item())
+    if not value.is_integer():
+        raise ValueError(f"{where}: {name} is {value}")
+    return int(value)
+
+
+def _tube(where: str, held: dict[str, Any], frames: int) -> Tube:
+    """A tube of [start, end) frames; a ValueError if it cannot be one."""
+    start, end = _number(where, held, "sf") - 1, _number(where, held, "ef")
+    if not 0 <= start < end <= frames:
         raise ValueError(f"{where}: no tube can last from frame {start} to "
                          f"{end} of {frames}")
-    boxes = shaped(where, {"boxes": boxes}, "boxes", f"{end - start} 4")
+    boxes = shaped(where, held, "boxes", f"{end - start} 4")
     box = (np.isfinite(boxes).all(1) & (boxes[:, :2] >= 0).all(1)
            & (boxes[:, 2:] > 0).all(1))
     if not box.all():

@@ -3,19 +3,8 @@
 import re
 from pathlib import Path
 
-from lib.data.sets.records import (
-    HOW,
-    NUMBER,
-    Listed,
-    Lists,
-    Record,
-    Source,
-    checked,
-    known_split,
-    once,
-    require,
-    rows,
-)
+from lib.data.sets import records
+from lib.data.sets.records import Listed, Lists, Record, Source, require
 
 HOST = "https://cvrc.ece.utexas.edu/SDHA2010/videos/competition_1/"
 VIDEOS = {number: Source(f"ut-interaction_segmented_set{number}.zip", HOST,
@@ -31,9 +20,7 @@ MARGIN = 14
 ACTORS = {"0": "left", "1": "right", "-1": "both"}
 
 
-def read(
-    root: str | Path, split: str = "1", *, lists_only: bool = False
-) -> Lists:
+def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     """Read UT-Interaction's clips in `root/ut_interaction`.
 
     Split "1" (or "set1") trains on set 1 and tests on set 2, "2" the
@@ -41,14 +28,13 @@ def read(
     `ut_clips_derived.csv` is there, records have `main_actor` and `spans`.
     The names of the clips are the lists: `lists_only` needs them all.
     """
-    split = known_split("UT-Interaction", str(split).removeprefix("set"),
-                        COUNTS)
-    root = require(Path(root) / "ut_interaction", "UT-Interaction",
-                   "ut_interaction")
+    split = records.known_split(
+        "UT-Interaction", str(split).removeprefix("set"), COUNTS)
+    root = root / "ut_interaction"
     told = _sheet(root / "ut_clips_derived.csv")
     parts = {part: _clips(root, part, told) for part in ("1", "2")}
     train, test = parts.pop(split), *parts.values()
-    return checked(root, root, train, test, CLASSES)
+    return records.checked(root, root, train, test, CLASSES)
 
 
 # What a row of the derived sheet tells: its place, frames, and who acts.
@@ -59,7 +45,7 @@ def _sheet(path: Path) -> dict[str, Told] | None:
     """What the derived sheet tells of each clip; None without a sheet."""
     if not path.is_file():
         return None
-    sheet = rows(path)
+    sheet = records.rows(path)
     where, titles = next(sheet, (f"{path}:1", []))
     # The header explains its codes in brackets: main_actor(0=left;...
     titles = [title.split("(")[0] for title in titles]
@@ -70,11 +56,11 @@ def _sheet(path: Path) -> dict[str, Told] | None:
     for where, cells in sheet:
         row = dict(zip(titles, cells, strict=False))
         if (len(cells) != len(titles) or row["main_actor"] not in ACTORS
-                or not NUMBER.fullmatch(row["n_frames"])):
+                or not records.NUMBER.fullmatch(row["n_frames"])):
             raise ValueError(
                 f"{where}: {cells} is not {len(titles)} cells with a number "
                 f"of frames and a main actor of {[*ACTORS]}")
-        once(seen, row["clip"], where)
+        records.once(seen, row["clip"], where)
         told[row["clip"]] = (
             where, int(row["n_frames"]), ACTORS[row["main_actor"]])
     return told
@@ -83,8 +69,7 @@ def _sheet(path: Path) -> dict[str, Told] | None:
 def _clips(
     root: Path, part: str, told: dict[str, Told] | None
 ) -> list[Listed]:
-    folder = require(root / f"clips_set{part}", "a set's clips",
-                     "ut_interaction")
+    folder = require(root / f"clips_set{part}", "ut_interaction")
     numbers = {}
     for path in folder.glob("*.avi"):
         match = re.fullmatch(r"([0-9]+)_([0-9]+)_([0-5])", path.stem)
@@ -96,7 +81,7 @@ def _clips(
         numbers[path] = tuple(int(n) for n in match.groups())
     if not numbers:
         raise FileNotFoundError(f"no .avi clips in {folder}. "
-                                + HOW.format("ut_interaction"))
+                                + records.HOW.format("ut_interaction"))
     listed = []
     for path in sorted(numbers, key=numbers.get):
         _, sequence, label = numbers[path]

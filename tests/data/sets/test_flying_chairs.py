@@ -12,7 +12,7 @@ from lib.data.sets.flying_chairs import pairs, read_flo
 @pytest.mark.parametrize("text, reason", [
     ("1\n2\n3\n", ":3: '3' is not 1 or 2"), ("1\nx y\n", ":2: 'x y'"),
     ("", " lists no pairs of train"), ("2\n\n\n", " lists no pairs of train"),
-    ("1\n\x00\n", ":2: no text"), ("1 2\n", ":1: '1 2'")])
+    ("1\n\x00\n", ":2: '\\x00'"), ("1 2\n", ":1: '1 2'")])
 def test_flying_chairs_name_the_wrong_line(tmp_path, text, reason):
     (tmp_path / "flying_chairs/data").mkdir(parents=True)
     sheet = tmp_path / "flying_chairs/FlyingChairs_train_val.txt"

@@ -1,25 +1,9 @@
 """HMDB51: flags, groups, and the line that is wrong."""
 
-import os
-from collections import Counter
 
 import pytest
 
-from lib import ROOT
 from lib.data.sets import hmdb51
-
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
-
-
-@pytest.mark.parametrize("split", hmdb51.COUNTS)
-def test_official_lists_have_as_many_clips_of_each_class(split):
-    if not any((DATA_ROOT / name).exists() for name in (
-            "annotations/hmdb51_splits",
-            "hmdb51/testTrainMulti_7030_splits")):
-        pytest.skip("no lists of HMDB51 below DATA_ROOT")
-    lists = hmdb51.read(DATA_ROOT, split, lists_only=True)
-    for part, each in ((lists.train, 70), (lists.test, 30)):
-        assert {*Counter(r.label for r in part).values()} == {each}
 
 
 def flag_file(root, lines, action="climb", split=1):
@@ -43,7 +27,7 @@ def test_flags_and_groups(tmp_path):
     assert {r.group for r in train} == {"Some_film1_climb"}
     assert train[0].path == (tmp_path / "hmdb51/hmdb51_org/climb" /
                              "Some_film1_climb_f_cm_np10_ba_med_1.avi")
-    with pytest.raises(FileNotFoundError, match="videos.*hmdb51.py"):
+    with pytest.raises(FileNotFoundError, match="hmdb51_org.*hmdb51.py"):
         hmdb51.read(tmp_path)
     with pytest.raises(ValueError, match="not '4'"):
         hmdb51.read(tmp_path, "4", lists_only=True)
@@ -56,44 +40,29 @@ def one_file(name, flag):
 
 
 @pytest.mark.parametrize("more, reason", [
-    (one_file("a", 1), "already"), (one_file("a", 2), "already"),
-    (one_file("a", 0), "already"),  # both flags, or a line twice
-    (one_file("a", 2).replace("_0.", "_1."), "group 'a_climb' of the test")])
-def test_clips_stand_once_and_on_one_side(tmp_path, more, reason):
+    (one_file("a", 1), ".*:1 already$"), (one_file("a", 2), ".*already"),
+    (one_file("a", 0), ".*already"),  # both flags, or a line twice
+    (one_file("a", 2).replace("_0.", "_1."), "the group 'a_climb' of the "
+     "test list is in the training list too, at .*:1$"),
+    (one_file("a", 3), ".*a flag"), (one_file("a", ""), ".*a flag"),
+    (one_file("a", 1).replace("climb", "dive"), ".*_climb_"),
+    (one_file("../a", 1), ".*_climb_"), ("climb.avi 1", ".*_climb_")])
+def test_names_the_wrong_line(tmp_path, more, reason):
     path = flag_file(tmp_path, [one_file("a", 1), one_file("b", 2)])
     assert len(hmdb51.read(tmp_path, lists_only=True).train) == 1
     flag_file(tmp_path, [one_file("a", 1), one_file("b", 2), more])
-    with pytest.raises(ValueError, match=reason) as caught:
+    with pytest.raises(ValueError, match=f"^{path}:3: {reason}"):
         hmdb51.read(tmp_path, lists_only=True)
-    assert f"{path}:3: " in str(caught.value)
-    assert f"{path}:1" in str(caught.value)
 
 
 @pytest.mark.parametrize("action, lines, reason", [
     ("dive", [], "no clip has the flag"),
     ("dive", ["x_dive_f_cm_np1_fr_med_0.avi 0"], "no clip has the flag"),
-    ("..", ["x_.._f_cm_np1_fr_med_0.avi 1"], "'..' is no name of a class")])
+    ("..", ["x_.._f_cm_np1_fr_med_0.avi 1"], "'..' is no name of a class"),
+    ("climb", [one_file("a", 1)], "lists no test videos")])
 def test_classes_have_clips_and_names(tmp_path, action, lines, reason):
     flag_file(tmp_path, [one_file("a", 1), one_file("b", 2)])
     flag_file(tmp_path, lines, action)
-    with pytest.raises(ValueError, match=reason) as caught:
+    with pytest.raises(ValueError,
+                       match=f"testTrainMulti_7030_splits.*{reason}"):
         hmdb51.read(tmp_path, lists_only=True)
-    assert "testTrainMulti_7030_splits" in str(caught.value)
-
-
-def test_a_list_of_training_videos_alone(tmp_path):
-    path = flag_file(tmp_path, [one_file("a", 1)])
-    with pytest.raises(ValueError, match="lists no test videos") as caught:
-        hmdb51.read(tmp_path, lists_only=True)
-    assert str(path.parent) in str(caught.value)
-
-
-@pytest.mark.parametrize("line", [
-    "a_climb_f_cm_np1_fr_med_0.avi 3", "a_climb_f_cm_np1_fr_med_0.avi",
-    "a_dive_f_cm_np1_fr_med_0.avi 1", "../a_climb_f_cm_np1_fr_med_0.avi 1",
-    "climb.avi 1"])
-def test_names_the_wrong_line(tmp_path, line):
-    path = flag_file(tmp_path, ["a_climb_f_cm_np1_fr_med_1.avi 1", line])
-    with pytest.raises(ValueError) as caught:
-        hmdb51.read(tmp_path, lists_only=True)
-    assert f"{path}:2" in str(caught.value)

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
+from video_files import real_samples
 
+from lib.data import datasets, decode, matlab
+from lib.data.sets import hmdb51
 from lib.data.sets.jhmdb import Annotation
+from lib.data.sets.records import Record
 
 ALL = torch.arange(4)
 
@@ -58,3 +62,30 @@ def test_a_joint_that_is_half_unknown_is_unknown(tmp_path):
         torch.arange(3), joints=True)["joints"]
     gone = joints.isnan()
     assert gone[1, 2].all() and gone[2, 3].all() and gone.sum() == 4
+
+
+def sample(name):
+    found = [path for path in real_samples() if path.name == name]
+    return found[0] if found else pytest.skip(f"no samples/{name}")
+
+
+def test_a_real_clip_of_jhmdb_and_its_joints(tmp_path):
+    path = sample("Goal_Keeping_Tips_catch_f_cm_np1_fr_med_2.avi")
+    joints = sample("joint_positions.mat")
+    assert hmdb51.CLIP.fullmatch(path.name)[1] == "Goal_Keeping_Tips_catch"
+    place = matlab.read_mat(joints, "pos_img")["pos_img"]
+    frames = decode.probe(path).frames
+    assert place.shape == (2, 15, frames)  # 40, where the header claims 48
+    mask = np.zeros((240, 320, frames), np.uint8)
+    for t in range(frames):  # a mask is not at hand: the joints' box
+        (x1, y1), (x2, y2) = place[:, :, t].min(1), place[:, :, t].max(1)
+        mask[int(y1):int(y2), int(x1):int(x2), t] = 1
+    savemat(tmp_path / "mask.mat", {"part_mask": mask})
+    record = Record(path, 0, "x", "y", truth=Annotation(
+        tmp_path / "mask.mat", joints))
+    one = datasets.Videos([record], classes=["catch"], frames=8, size=112,
+                          extras=("joints",))[0]
+    low, high = one["joints"].amin(1), one["joints"].amax(1)
+    assert (low - one["boxes"][:, :2]).abs().max() < 1.5
+    assert (high - one["boxes"][:, 2:]).abs().max() < 1.5
+    assert (low[:, 1] >= 14).all() and (high[:, 1] <= 98).all()  # no margin

@@ -1,19 +1,15 @@
 """Moments in Time: classes, both sheets, and the line that is wrong."""
 
-import os
 
 import pytest
+from video_files import real
 
-from lib import ROOT
 from lib.data.sets import moments
 
 
 def test_official_classes():
-    folder = ROOT / (os.environ.get("DATA_ROOT") or "data")
-    folder /= "annotations/moments"
-    if not folder.is_dir():
-        pytest.skip("no annotations/moments below DATA_ROOT")
-    names = moments.categories(folder)
+    name = "annotations/moments"
+    names = moments.categories(real(name) / name)
     assert len({*names}) == 339 and names[0] == "clapping"
 
 

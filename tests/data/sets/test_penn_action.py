@@ -35,7 +35,7 @@ def test_lists_and_answers(tmp_path):
     assert known["joints"][1, 0].isnan().all()
     assert known["joints"][1, 1].tolist() == [4, 5]
     assert known["joints"][2:].isnan().all()
-    with pytest.raises(FileNotFoundError, match="packed.*penn_action.py"):
+    with pytest.raises(FileNotFoundError, match="videos.*penn_action.py"):
         penn_action.read(tmp_path)
 
 LABEL = {"action": "squat", "train": 1, "bbox": [[1.0, 2, 30, 40]] * 3,

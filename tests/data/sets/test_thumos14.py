@@ -1,23 +1,19 @@
 """THUMOS14: segments, the class of a video, and the line that is wrong."""
 
-import os
 
 import pytest
+from video_files import real
 
-from lib import ROOT
 from lib.data.sets import thumos14
-
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 
 
 def test_official():
-    if not (DATA_ROOT / "annotations/thumos14").is_dir():
-        pytest.skip("no annotations/thumos14 below DATA_ROOT")
-    found = thumos14.read(DATA_ROOT, lists_only=True)
+    root = real("annotations/thumos14")
+    found = thumos14.read(root, lists_only=True)
     assert {r.label for r in found.train} == {*range(20)}
     assert not {r.name for r in found.test} & {*thumos14.FAULTY}
     # named, and left out
-    assert {*thumos14.FAULTY} <= {*thumos14.instances(DATA_ROOT, "test")}
+    assert {*thumos14.FAULTY} <= {*thumos14.instances(root, "test")}
     assert all(r.segments for r in found.train + found.test)
     assert any(r.ambiguous for r in found.test)
     # the train list comes from the official validation videos alone

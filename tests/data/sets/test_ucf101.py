@@ -1,11 +1,10 @@
 """UCF101: classes, lists, and the line that is wrong."""
 
-import os
+import re
 
 import pytest
 
-from lib import ROOT
-from lib.data.sets import records, ucf101
+from lib.data.sets import ucf101
 from lib.data.sets.records import Record
 
 
@@ -19,12 +18,11 @@ def write(root, train, test, classes=("Archery", "HandstandPushups")):
         (folder / f"{name}.txt").write_text("\r\n".join([*lines, ""]))
     return folder
 
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
+
 TRAIN = [
     "Archery/v_Archery_g08_c01.avi 1",
     "HandstandPushups/v_HandStandPushups_g09_c02.avi 2",
 ]
-
 TEST = ["HandstandPushups/v_HandStandPushups_g01_c01.avi"]
 
 
@@ -37,41 +35,41 @@ def test_lists(tmp_path):
     assert [(r.label, r.group) for r in train] == [(0, "g08"), (1, "g09")]
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("Archery/v_Archery_g08_c01.avi 2", "label 2"),
-        ("Fencing/v_Fencing_g08_c01.avi 3", "class of classInd"),
-        ("../v_Archery_g08_c01.avi 1", "class of classInd"),
-        ("Archery/../../x/v_Archery_g08_c01.avi 1", "class of classInd"),
-        ("v_Archery_g08_c01.avi 1", "class of classInd"),
-    ],
-)
-def test_names_the_wrong_line(tmp_path, line, reason):
-    folder = write(tmp_path, [TRAIN[0], line], TEST)
-    with pytest.raises(ValueError, match=reason) as caught:
-        ucf101.read(tmp_path, lists_only=True)
-    assert f"{folder / 'trainlist01.txt'}:2" in str(caught.value)
-
-
-@pytest.mark.parametrize("train, test, place, reason", [
-    ([TRAIN[0], TRAIN[0]], TEST, "trainlist01.txt:2", "already"),
-    (TRAIN, TEST + [TRAIN[0][:-2]], "testlist01.txt:2", "already"),
-    # another video of the group: actors and scene are those of training
-    (TRAIN, TEST + ["Archery/v_Archery_g09_c07.avi"], "testlist01.txt:2",
-     "group 'g09' of the test list is in the training list too.*list01.txt:2"),
-    ([TRAIN[0], "Archery/v_Archery_g08_c02.avi one"], TEST,
-     "trainlist01.txt:2", "label one"),
-    ([TRAIN[0], "Archery/v_Archery_g08_c02.avi 1 1"], TEST,
-     "trainlist01.txt:2", "label 1 1"),
-    ([], TEST, "ucfTrainTestlist", "lists no training videos"),
-    (TRAIN, [], "ucfTrainTestlist", "lists no test videos")])
-def test_videos_and_groups_stand_on_one_side(tmp_path, train, test,
-                                                    place, reason):
+def wrong(tmp_path, train=TRAIN, test=TEST, classes=None):
+    """The text of the error that these lists give."""
     folder = write(tmp_path, train, test)
-    with pytest.raises(ValueError, match=reason) as caught:
+    if classes:
+        (folder / "classInd.txt").write_text("\n".join(classes))
+    with pytest.raises(ValueError) as caught:
         ucf101.read(tmp_path, lists_only=True)
-    assert str(folder) in str(caught.value) and place in str(caught.value)
+    assert str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("Archery/v_Archery_g08_c01.avi 2", "label 2"),
+    ("Archery/v_Archery_g08_c02.avi one", "label one"),
+    ("Archery/v_Archery_g08_c02.avi 1 1", "label 1 1"),
+    ("Fencing/v_Fencing_g08_c01.avi 3", "class of classInd"),
+    ("../v_Archery_g08_c01.avi 1", "class of classInd"),
+    ("Archery/../../x/v_Archery_g08_c01.avi 1", "class of classInd"),
+    ("v_Archery_g08_c01.avi 1", "class of classInd"),
+    (TRAIN[0], "already")])
+def test_names_the_wrong_line(tmp_path, line, reason):
+    said = wrong(tmp_path, [TRAIN[0], line])
+    assert "trainlist01.txt:2: " in said and reason in said
+
+
+@pytest.mark.parametrize("train, more, reason", [
+    (TRAIN, [TRAIN[0][:-2]], "testlist01.txt:2: .* already"),
+    # another video of the group: actors and scene are those of training
+    (TRAIN, ["Archery/v_Archery_g09_c07.avi"], "testlist01.txt:2: the group "
+     "'g09' of the test list is in the training list too.*list01.txt:2"),
+    ([], [], "lists no training videos"),
+    (TRAIN, None, "lists no test videos")])
+def test_videos_and_groups_stand_on_one_side(tmp_path, train, more, reason):
+    said = wrong(tmp_path, train, [] if more is None else TEST + more)
+    assert re.search(reason, said)
 
 
 @pytest.mark.parametrize("lines, place", [
@@ -87,41 +85,31 @@ def test_videos_and_groups_stand_on_one_side(tmp_path, train, test,
     (["1 Archery", "2 HandstandPushups", "3 /a"], "ucfTrainTestlist: '/a'")],
     ids=str)
 def test_classes_are_numbered_without_a_gap(tmp_path, lines, place):
-    folder = write(tmp_path, TRAIN, TEST)
-    (folder / "classInd.txt").write_text("\n".join(lines))
-    with pytest.raises(ValueError) as caught:
-        ucf101.read(tmp_path, lists_only=True)
-    assert place in str(caught.value)
+    assert place in wrong(tmp_path, classes=lines)
 
 
 @pytest.mark.parametrize("data, line", [
     ("1 Archery\n".encode("utf-16"), 1), ("1 A\n".encode("utf-16-le"), 1),
-    ("1 A\n2 B\n3 Fußball\n".encode("latin-1"), 3), (b"1 A\n2 B\0\n", 2),
-    (b"1 A\n2 B\x1b\n", 2), (b"1 A\n2 " + b"B" * 200_000, 2)])
+    ("1 A\n2 B\n3 Fußball\n".encode("latin-1"), 3)])
 def test_what_is_no_text_is_named_with_its_line(tmp_path, data, line):
-    folder = write(tmp_path, TRAIN, TEST)
-    path = folder / "classInd.txt"
+    path = write(tmp_path, TRAIN, TEST) / "classInd.txt"
     path.write_bytes(data)
     with pytest.raises(ValueError) as caught:
         ucf101.read(tmp_path, lists_only=True)
     assert str(caught.value).startswith(f"{path}:{line}: ")
-    with path.open("wb") as file:
-        file.truncate(records.LARGEST + 1)  # no bytes on the disk
-    with pytest.raises(ValueError, match="classInd.txt has more than"):
-        ucf101.read(tmp_path, lists_only=True)
 
 
 def test_what_is_missing_is_named_with_the_mend(tmp_path):
-    with pytest.raises(FileNotFoundError, match="ucfTrainTestlist.*DATA_ROOT"):
-        ucf101.read(tmp_path)
+    def lacks(name, split="1", **options):
+        with pytest.raises(FileNotFoundError, match=f"{name}.*DATA_ROOT"):
+            ucf101.read(tmp_path, split, **options)
+
+    lacks("UCF-101")
+    lacks("ucfTrainTestlist", lists_only=True)
     folder = write(tmp_path, TRAIN, TEST)
-    with pytest.raises(FileNotFoundError, match="trainlist02.*DATA_ROOT"):
-        ucf101.read(tmp_path, "2", lists_only=True)
-    with pytest.raises(FileNotFoundError, match="videos.*UCF-101.*DATA_ROOT"):
-        ucf101.read(tmp_path)
+    lacks("trainlist02", "2", lists_only=True)
     (folder / "classInd.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="classInd"):
-        ucf101.read(tmp_path, lists_only=True)
+    lacks("classInd", lists_only=True)
 
 
 def test_restrict_orders_the_labels(tmp_path):
@@ -135,13 +123,3 @@ def test_restrict_orders_the_labels(tmp_path):
     for classes in (["Fencing"], []):
         with pytest.raises(ValueError, match="choose from"):
             lists.restrict(classes)
-
-
-@pytest.mark.parametrize("split", ucf101.COUNTS)
-def test_official(split):
-    folders = ("ucfTrainTestlist", "annotations/ucf101_splits")
-    if not any((DATA_ROOT / folder).is_dir() for folder in folders):
-        pytest.skip("no lists of UCF101 below DATA_ROOT")
-    train, test, classes = ucf101.read(DATA_ROOT, split, lists_only=True)
-    assert (len(train), len(test), len(classes)) == ucf101.COUNTS[split]
-    assert len({r.name for r in train + test}) == 13320

@@ -1,18 +1,16 @@
 """UCF101-24: tubes of boxes, and the one that cannot be."""
 
-import os
 
 import numpy as np
 import pytest
 import torch
 from puppet_formats import structs
 from scipy.io import savemat
+from video_files import real
 
-from lib import ROOT
 from lib.data.sets import ucf101_24
 from lib.data.sets.ucf101_24 import Tubes
 
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 ALL = torch.arange(4)
 NAME = "Archery/v_Archery_g08_c01"
 
@@ -21,9 +19,8 @@ TUBE = {"sf": 2.0, "ef": 3.0, "boxes": np.full((2, 4), 5, np.uint8)}
 
 
 def test_official():
-    if not (DATA_ROOT / "annotations/ucf101_24").is_dir():
-        pytest.skip("no annotations/ucf101_24 below DATA_ROOT")
-    train, test, _ = ucf101_24.read(DATA_ROOT, lists_only=True)
+    root = real("annotations/ucf101_24")
+    train, test, _ = ucf101_24.read(root, lists_only=True)
     assert sum(not r.spans for r in train) == 9
     one = next(r for r in test if r.name == "v_Basketball_g01_c01")
     assert one.spans == ((8, 52),)

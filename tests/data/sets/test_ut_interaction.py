@@ -1,15 +1,12 @@
 """UT-Interaction: clips, the derived sheet, and what does not fit."""
 
-import os
 from collections import Counter
 
 import pytest
+from video_files import real
 
-from lib import ROOT
 from lib.data.sets import ut_interaction
 from lib.data.sets.records import split_by_group
-
-DATA_ROOT = ROOT / (os.environ.get("DATA_ROOT") or "data")
 
 
 def ut_clips(root, sheet=True):
@@ -88,9 +85,7 @@ def test_names_the_wrong_row(tmp_path, text, reason):
 
 
 def test_real():
-    if not (DATA_ROOT / "ut_interaction").is_dir():
-        pytest.skip("no ut_interaction/ below DATA_ROOT")
-    train, test, classes = ut_interaction.read(DATA_ROOT, "set1")
+    train, test, _ = ut_interaction.read(real("ut_interaction"), "set1")
     for part in (train, test):
         assert len(part) == 60 and len({r.group for r in part}) == 10
         counts = Counter(r.label for r in part)

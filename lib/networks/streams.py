@@ -1,0 +1,134 @@
+"""3D CNNs by what they are for, at the scale of a backbone.
+
+The STA paper puts modules into several networks: its base network, the
+streams of MARS, C3D, P3D-199 and ResNet-152. Here each of these `ROLES` has a
+network beside a small backbone too, as far as one was trained on puppets.
+"""
+
+import copy
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lib import ROOT
+from lib.networks import cnn3d, pretrained, released
+
+ROLES = ("base", "MARS", "flow", "C3D", "P3D-199", "ResNet-152")
+LENGTHS = {"c3d": 16, "p3d199": 16, "resnet152": 16}  # made for clips of 16
+# What trains: the last stage, by the names that the networks have.
+LAST = re.compile(r"(stages\.)?(layer4|(conv|identity)5[ab]?|fc[67])")
+
+
+class FlowAsColours(nn.Module):
+    """A network for RGB on flow ``(N, L, 2, H, W)`` in pixels per frame.
+
+    x, y and speed come as red, green and blue: for a small network there are
+    no weights that know flow.
+    """
+
+    def __init__(self, cnn: nn.Module):
+        super().__init__()
+        self.cnn, self.channels = cnn, cnn.channels
+
+    def forward(self, motion: Tensor) -> Tensor:
+        speed = motion.norm(dim=2, keepdim=True)
+        colours = torch.cat((motion, speed), 2) / 8 + 0.5
+        return self.cnn(colours.clamp(0, 1))
+
+
+def network(role: str, backbone: str) -> str:
+    """The name of a role's network; ValueError if it has no small form."""
+    small = backbone.endswith("_small")
+    if small and role in ("P3D-199", "ResNet-152"):
+        raise ValueError(f"{role} has no small form: use backbone=resnext101")
+    if small:
+        return "c3d_small" if role == "C3D" else backbone
+    return {"flow": f"{backbone}_flow", "C3D": "c3d", "P3D-199": "p3d199",
+            "ResNet-152": "resnet152"}.get(role, backbone)
+
+
+class Stream(NamedTuple):
+    """A network, the frames it sees at once, and the stage that trains."""
+
+    net: nn.Module
+    length: int
+    parts: list[str]  # names of its modules; none: all of it trains
+
+
+def stream(role: str, backbone: str, weights: str = "none",
+           files: Mapping[str, str] | None = None, *, size: int = 112,
+           window: int = 64) -> Stream:
+    """The network of a role, with its first weights.
+
+    weights: "puppets", "kinetics" or "none". files: of some roles a released
+        file instead, from the project's root. size: pixels, for the scale of
+        flow. window: the length, where the network has none of its own.
+    """
+    name, files = network(role, backbone), files or {}
+    start = None if weights == "none" else weights
+    if name.endswith("_small") or name == "resnet3d":
+        net = cnn3d.clip_cnn(name, start)
+        if role == "flow":
+            return Stream(FlowAsColours(net), window, [])
+    else:
+        net = released.pretrained3d(
+            name, ROOT / files[role] if role in files else start)
+    if role == "flow":
+        # learned on frames whose shorter side is 256; a video of 4:3 is
+        # 3/4 of `size` high
+        net.std *= 0.75 * size / 256
+    return Stream(net, LENGTHS.get(name, window),
+                  [part for part, _ in net.named_modules()
+                   if LAST.fullmatch(part)])
+
+
+def fingerprint(role: str, backbone: str, weights: str,
+                files: Mapping[str, str]) -> str:
+    """What tells the first weights of a role from others."""
+    if role not in files:
+        return pretrained.fingerprint(network(role, backbone), weights)
+    file = ROOT / files[role]
+    return _digest(file, file.stat().st_mtime_ns) if file.is_file() else (
+        "no file")
+
+
+@lru_cache
+def _digest(file: Path, changed: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+class Stem(nn.Module):
+    """The frozen stages of a `ClipCNN` up to one of them, for `extract`."""
+
+    def __init__(self, net: cnn3d.ClipCNN, stage: str):
+        super().__init__()
+        self.net, self.stage = net, stage
+
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``(B, l, c, h, w)`` of the stage, and their means."""
+        maps = self.net(video, self.stage)
+        return maps, maps.mean((3, 4))
+
+
+class Tail(nn.Module):
+    """The stages of a `ClipCNN` behind one, on maps ``(N, l, c, h, w)``."""
+
+    def __init__(self, net: cnn3d.ClipCNN, stage: str):
+        super().__init__()
+        names = [*net.stages]
+        behind = names[names.index(stage) + 1:]
+        self.stages = nn.ModuleDict({
+            name: copy.deepcopy(net.stages[name]) for name in behind})
+        self.channels = net.channels
+
+    def forward(self, maps: Tensor) -> Tensor:
+        x = maps.transpose(1, 2)
+        for stage in self.stages.values():
+            x = stage(x)
+        return x.transpose(1, 2)
