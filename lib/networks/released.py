@@ -96,7 +96,8 @@ def _shortcut(inputs: int, outputs: int, stride: Sizes) -> nn.Sequential:
 
 def _basic(inputs: int, width: int, outputs: int, stride: int,
            groups: int) -> Residual:
-    return Residual(inputs, outputs, stride if inputs != outputs else None)
+    same = stride == 1 and inputs == outputs
+    return Residual(inputs, outputs, None if same else stride)
 
 
 def resnet(block: Callable[..., nn.Module], depths: tuple[int, ...],
