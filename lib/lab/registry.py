@@ -9,6 +9,7 @@ what training comes to, by points of accuracy. The oldest lines have neither
 """
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -27,13 +28,12 @@ BEGIN = b'{"notebook": '  # of every line, since FIELDS are written in order
 class Registry:
     """Lines of runs in a file; several processes may append (POSIX).
 
-    `note` says so if a writer was killed in the middle of the last line; the
-    next `append` removes what it left.
+    What a writer that was killed left of the last line does not count; the
+    next `append` removes it.
     """
 
     def __init__(self, path: str | Path):
         self.path = ROOT / path
-        self.note = ""
 
     def lines(self) -> list[dict]:
         """All whole lines, oldest first."""
@@ -41,15 +41,10 @@ class Registry:
             return []
         content = self.path.read_bytes()
         whole = content[:_whole(self.path, content)]
-        self.note = "" if whole == content else (
-            f"{self.path.name}: the last line was cut off while it was "
-            "written, and is left out")
         lines = []
         for number, line in enumerate(whole.splitlines(), 1):
-            if not line.strip():
-                continue
             try:
-                lines.append(json.loads(line))
+                lines += [json.loads(line)] if line.strip() else []
             except ValueError as error:
                 raise ValueError(
                     f"{self.path}, line {number} is not JSON ({error}): "
@@ -57,19 +52,13 @@ class Registry:
         return lines
 
     def append(self, line: dict) -> None:
-        """Add a line with exactly the `FIELDS`, and have it on the disk.
+        """Add the `FIELDS` of a line, and have them on the disk.
 
         Raises:
-            ValueError: for other fields, or a file that is no registry; it
-                is left as it is.
+            ValueError: for a file that is no registry; it is left as it is.
             OSError: if the line cannot be written, as on a full disk. It is
                 in the message, and the lines before it stay whole.
         """
-        import fcntl
-
-        if set(line) != set(FIELDS):
-            raise ValueError("a line has other fields than the registry: "
-                             f"{sorted(set(line) ^ set(FIELDS))}")
         text = json.dumps({name: line[name] for name in FIELDS},
                           allow_nan=False) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)

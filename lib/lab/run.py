@@ -18,15 +18,15 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterator, Mapping
 
 import torch
 import yaml
 
 from lib import ROOT
+from lib.lab.checkpoints import CheckpointError
+from lib.lab.fingerprint import CELL
 
 PER_GPU = 4
-PROCESSES = "LAB_PROCESSES"  # tells one of them how many there are
 NOTEBOOKS = ROOT / "notebooks"
 
 
@@ -35,13 +35,12 @@ def study_of(notebook: str, preset: str):
 
     Runs the notebook's cells, without a kernel, as far as `study = Study(`.
     """
-    from lib.lab.fingerprint import CELL
-
     (path,) = NOTEBOOKS.glob(f"{notebook}_*.ipynb")
     chosen = yaml.safe_load((NOTEBOOKS / "presets" / notebook
                              / f"{preset}.yaml").read_text(encoding="utf-8"))
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
+    linecache.clearcache()  # of the cells of another study
     names = vars(module)
     names["display"] = lambda *things: None
     for number, cell in enumerate(json.loads(path.read_text())["cells"]):
@@ -50,22 +49,13 @@ def study_of(notebook: str, preset: str):
         source, file = "".join(cell["source"]), f"{CELL} {number}>"
         linecache.cache[file] = (len(source), None,
                                  source.splitlines(keepends=True), file)
-        tree = ast.parse(source)
-        tree.body = [*_up_to_study(tree.body)]  # what follows would train
-        exec(compile(tree, file, "exec"), names)
+        for statement in ast.parse(source).body:
+            exec(compile(ast.Module([statement], []), file, "exec"), names)
+            if "study" in names:  # what follows would train
+                return names["study"], chosen["variants"], chosen["seeds"]
         if "parameters" in cell["metadata"].get("tags", ()):
             names.update(chosen)
-        if "study" in names:
-            return names["study"], chosen["variants"], chosen["seeds"]
     raise ValueError(f"{path.name} makes no study")
-
-
-def _up_to_study(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for statement in statements:
-        yield statement
-        if isinstance(statement, ast.Assign) and (
-                ast.unparse(statement.targets[0]) == "study"):
-            return
 
 
 def left_of(study, rows, seeds) -> list[dict]:
@@ -77,10 +67,11 @@ def left_of(study, rows, seeds) -> list[dict]:
             if (head["key"], study.data.digest) not in done]
 
 
-def work(notebook: str, preset: str) -> None:
-    """One process of several: train what is left and nobody else trains."""
-    from lib.lab.checkpoints import CheckpointError
+def work(notebook: str, preset: str, processes: int) -> None:
+    """One of several processes: train what is left and nobody else trains.
 
+    It says how long it takes as if all runs were as long as the last.
+    """
     study, rows, seeds = study_of(notebook, preset)
     while left := left_of(study, rows, seeds):
         for head in left:
@@ -88,8 +79,11 @@ def work(notebook: str, preset: str) -> None:
                 continue  # another process has finished it
             try:
                 (line,) = study.run([head["variant"]], [head["seed"]])
-                print(said(notebook, preset, line,
-                           len(left_of(study, rows, seeds))), flush=True)
+                more = len(left_of(study, rows, seeds))
+                minutes = math.ceil(more * line["minutes"] / processes)
+                print(f"{notebook} {preset}: {head['variant']}, seed "
+                      f"{head['seed']} done; {more} left, about {minutes} min",
+                      flush=True)
                 break
             except CheckpointError:  # another process is training it
                 continue
@@ -108,14 +102,6 @@ def presets(notebooks: list[str]) -> list[tuple[str, str]]:
     return found
 
 
-def said(notebook: str, preset: str, line: Mapping, left: int) -> str:
-    """What is done and left; a run is taken to last as long as the last."""
-    processes = int(os.environ.get(PROCESSES, 1))
-    minutes = math.ceil(left * line["minutes"] / processes)
-    return (f"{notebook} {preset}: {line['variant']}, seed {line['seed']} "
-            f"done; {left} left, about {minutes} min")
-
-
 def train(notebook: str, preset: str, processes: int) -> int:
     """Start the processes of one preset and wait for them; 0 if all is well.
 
@@ -125,13 +111,13 @@ def train(notebook: str, preset: str, processes: int) -> int:
     running = []
     try:
         for number in range(processes):
-            own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-                   PROCESSES: str(processes)}
+            own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
             if gpus:
                 own["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
             running.append(subprocess.Popen(
-                [sys.executable, "-m", "lib.lab.run", "--work", notebook,
-                 preset], cwd=ROOT, env=os.environ | own))
+                [sys.executable, "-m", "lib.lab.run", notebook, preset,
+                 "--work", "--processes", str(processes)],
+                cwd=ROOT, env=os.environ | own))
         return max(process.wait() for process in running)
     finally:
         for process in running:
@@ -150,12 +136,12 @@ def main(arguments: list[str]) -> int:
                         help="say what is left, and train nothing")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    if chosen.work:
-        work(*chosen.notebooks)
-        return 0
     processes = chosen.processes or (
         PER_GPU * torch.cuda.device_count() or os.cpu_count())
     failed = 0
+    if chosen.work:
+        work(*chosen.notebooks, processes)
+        return failed
     for notebook, preset in presets(chosen.notebooks):
         if chosen.list:
             study, rows, seeds = study_of(notebook, preset)

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 import ipywidgets
 import pytest
@@ -23,9 +24,9 @@ print("done")
 
 def test_a_terminal_shows_which_run_of_how_many():
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))  # into none, no bar fits
     done = subprocess.run([sys.executable, "-c", RUNS], cwd=ROOT, timeout=120,
-                          stdout=subprocess.PIPE, stderr=theirs,
-                          env=os.environ | {"COLUMNS": "80"})
+                          stdout=subprocess.PIPE, stderr=theirs)
     shown = os.read(ours, 10_000).decode()
     os.close(ours)
     os.close(theirs)

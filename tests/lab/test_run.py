@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 import pytest
 
 from lib import ROOT
+from lib.lab import run, study
 
 SET_UP = """
 import sys
@@ -69,16 +69,20 @@ results: str = ""  # file
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of lib with one small notebook and its preset."""
-    root = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns(
-        "__pycache__", "*.safetensors"))
-    presets = root / "notebooks/presets/07"
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of lib with one small notebook and its preset; we work in it."""
+    shutil.copytree(ROOT / "lib", tmp_path / "lib",
+                    ignore=shutil.ignore_patterns("__pycache__",
+                                                  "*.safetensors"))
+    presets = tmp_path / "notebooks/presets/07"
     presets.mkdir(parents=True)
     (presets / "tiny.yaml").write_text("steps: 1\n")
-    return root
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    write(tmp_path)
+    return tmp_path
 
 
 def write(root, step=TRAIN, **chosen):
@@ -89,59 +93,49 @@ def write(root, step=TRAIN, **chosen):
         json.dumps({"cells": cells}))
     (root / "notebooks/presets/07/lab.yaml").write_text(json.dumps(
         {"seeds": [0, 1], "variants": ["base", "full"],
-         "results": "notebooks/results/07.jsonl"} | chosen))
-
-
-def start(root, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "lib.lab.run", *arguments], cwd=root,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def run(root, *arguments):
-    process = start(root, *arguments)
-    out, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    return out
+         "results": str(root / "07.jsonl")} | chosen))
 
 
 def lines(root):
-    path = root / "notebooks/results/07.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()
-            ] if path.exists() else []
+    return [(x["variant"], x["seed"]) for x in map(
+        json.loads, (root / "07.jsonl").read_text().splitlines())]
 
 
-def test_what_is_left_is_trained_once_whoever_trains_it(project):
-    write(project)
-    assert run(project, "--list") == "07 lab: 4 of 4 runs left\n"
-    out = run(project, "--processes", "2")
-    assert sorted((x["variant"], x["seed"]) for x in lines(project)) == [
-        (row, seed) for row in ("base", "full") for seed in (0, 1)]
-    assert re.search(r"07 lab: \w+, seed \d done; 0 left, about 0 min", out)
-    assert run(project, "07", "--processes", "2") == ""
-    assert run(project, "--list") == "07 lab: 0 of 4 runs left\n"
-    assert len(lines(project)) == 4
+ALL = [(row, seed) for row in ("base", "full") for seed in (0, 1)]
+
+
+def test_what_is_left_is_trained_once(project, capsys):
+    def says(*arguments):
+        assert run.main([*arguments]) == 0
+        return capsys.readouterr().out
+
+    assert says("--list") == "07 lab: 4 of 4 runs left\n"
+    assert says("07", "lab", "--work").endswith(
+        "07 lab: full, seed 1 done; 0 left, about 0 min\n")
+    assert sorted(lines(project)) == ALL
+    assert says("07", "lab", "--work") == says("03", "--list") == ""
+    assert says("--list") == "07 lab: 0 of 4 runs left\n"
     # ten times the loss in the notebook: all of it is trained again
     write(project, TRAIN.replace('.square()', '.square().mul(10)'))
-    assert run(project, "--list") == "07 lab: 4 of 4 runs left\n"
+    assert says("--list") == "07 lab: 4 of 4 runs left\n"
 
 
 def test_it_stops_with_all_that_it_started_and_goes_on(project):
-    before = len(lines(project))
-    write(project, pause=0.5, steps=40)
-    process = start(project, "--processes", "2")
+    write(project, pause=0.1, steps=10)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lib.lab.run", "--processes", "2"],
+        cwd=project, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
     deadline = time.monotonic() + 120
-    while not (project / "runs").exists() or len(
-            [*(project / "runs").iterdir()]) < 6:
+    while not (project / "07.jsonl").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.wait(timeout=60)
     found = subprocess.run(["ps", "-eo", "args"], capture_output=True,
                            text=True, timeout=60).stdout
-    assert "lib.lab.run --work 07" not in found
-    assert len(lines(project)) == before
-    write(project, pause=0.0, steps=3, seeds=[5])
-    run(project)
-    assert len(lines(project)) == before + 2
+    assert "lib.lab.run 07 lab --work" not in found
+    before = lines(project)
+    assert 1 <= len(before) <= 3
+    run.work("07", "lab", 1)
+    after = lines(project)
+    assert after[:len(before)] == before and sorted(after) == ALL
