@@ -99,7 +99,7 @@ class Explorer(widgets.VBox):
         self._when = self._on_frames("when")
         self._heat = None
         if self._where is not None:
-            self._heat = layout.overlay(self._sample["video"], self._where)
+            self._heat = figures.overlay(self._sample["video"], self._where)
         last = len(self._sample["video"]) - 1
         self.frame.max = self.play.max = last
         self.frame.value = 0

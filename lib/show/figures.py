@@ -12,35 +12,51 @@ most; and of cells, white ones are nothing and full ones most: black ones of
 have one scale, which stands on their right.
 """
 
-import inspect
 import itertools
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import torch
-from IPython.display import Image, Markdown
+from IPython.display import Image
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+from torch.nn import functional as F
 
-from lib import ROOT
 from lib.scores import metrics
 from lib.show import layout
-from lib.show.layout import CYCLE, INK, PREDICTED, QUIET, TRUE, overlay
+from lib.show.layout import CYCLE, INK, PREDICTED, QUIET, TRUE
 
 CELL = 100
 
 
-def show(thing: Callable) -> Markdown:
-    """The source of a function or class of `lib`, highlighted.
+def overlay(video: Tensor, where: Tensor,
+            largest: float | None = None) -> Tensor:
+    """Heat maps over greyed frames.
 
-    The text changes when the code does, and only then: nbval fails on a
-    notebook that was not refreshed after its `lib` file changed.
+    `video` uint8 `(T, 3, H, W)`, `where` `(T, h, w)` of weights >= 0 ->
+    uint8 `(T, 3, H, W)`. Maps are enlarged bilinearly and divided by
+    `largest`, by default their own largest weight, never stretched from
+    their smallest: an attention that is equal everywhere looks equal
+    everywhere. It hides the less of the video the less it differs within
+    it: a map of ones is a tint.
     """
-    source = textwrap.dedent(inspect.getsource(thing)).rstrip()
-    path = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
-    return Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")
+    if len(where) != len(video):
+        raise ValueError(
+            f"`where` has {len(where)} steps, `video` {len(video)} frames; "
+            "bring it to frames with metrics.expand(where, spans, frames)"
+        )
+    if not torch.isfinite(where).all() or (where < 0).any():
+        raise ValueError("`where` must hold finite weights >= 0")
+    heat = where.detach()[:, None].float()
+    heat = heat / max(float(largest or heat.max()), 1e-12)
+    heat = F.interpolate(heat, size=video.shape[-2:], mode="bilinear")
+    tones = mpl.colormaps["inferno"](heat[:, 0].numpy())[..., :3]
+    tones = torch.from_numpy(tones).permute(0, 3, 1, 2).float() * 255
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    grey = (video.float() * luma).sum(1, keepdim=True)
+    mix = 0.3 + 0.4 * (heat - heat.min())
+    return ((1 - mix) * grey + mix * tones).round().byte()
 
 
 def contact_sheet(

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 import torch
-import torch.nn.functional as F
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -305,32 +304,3 @@ def plot(width: float, height: float, title: str, **axes):
     lines = textwrap.fill(title, int(width * 13))
     figure.suptitle(lines, x=0.01, ha="left", size=10.5)
     return figure, figure.subplots(**axes)
-
-
-def overlay(video: Tensor, where: Tensor,
-            largest: float | None = None) -> Tensor:
-    """Heat maps over greyed frames.
-
-    `video` uint8 `(T, 3, H, W)`, `where` `(T, h, w)` of weights >= 0 ->
-    uint8 `(T, 3, H, W)`. Maps are enlarged bilinearly and divided by
-    `largest`, by default their own largest weight, never stretched from
-    their smallest: an attention that is equal everywhere looks equal
-    everywhere. It hides the less of the video the less it differs within
-    it: a map of ones is a tint.
-    """
-    if len(where) != len(video):
-        raise ValueError(
-            f"`where` has {len(where)} steps, `video` {len(video)} frames; "
-            "bring it to frames with metrics.expand(where, spans, frames)"
-        )
-    if not torch.isfinite(where).all() or (where < 0).any():
-        raise ValueError("`where` must hold finite weights >= 0")
-    heat = where.detach()[:, None].float()
-    heat = heat / max(float(largest or heat.max()), 1e-12)
-    heat = F.interpolate(heat, size=video.shape[-2:], mode="bilinear")
-    tones = mpl.colormaps["inferno"](heat[:, 0].numpy())[..., :3]
-    tones = torch.from_numpy(tones).permute(0, 3, 1, 2).float() * 255
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    grey = (video.float() * luma).sum(1, keepdim=True)
-    mix = 0.3 + 0.4 * (heat - heat.min())
-    return ((1 - mix) * grey + mix * tones).round().byte()

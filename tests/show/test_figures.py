@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lib.scores import metrics
-from lib.show import figures, layout
+from lib.show import figures, layout, source
 from lib.show.diagram import diagram
 
 BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
@@ -46,10 +46,10 @@ def kind(image):
 
 def test_overlay_marks_the_peak_and_leaves_uniform_maps_uniform(sample):
     where = torch.full((16, 4, 4), 0.1)
-    flat = layout.overlay(sample["video"], where)
+    flat = figures.overlay(sample["video"], where)
     assert (flat == flat[0, :, :1, :1]).all()
     where[3, 0, 0] = 1.0
-    light = layout.overlay(sample["video"], where).float().mean(1)
+    light = figures.overlay(sample["video"], where).float().mean(1)
     assert light[3].flatten().argmax() == 0
     assert light[3, 0, 0] > light[3, -1, -1] + 50
     # one maximum for the whole video: other frames are dark beside it
@@ -58,13 +58,13 @@ def test_overlay_marks_the_peak_and_leaves_uniform_maps_uniform(sample):
 
 def test_overlay_ignores_the_scale_of_the_weights(sample):
     where = torch.rand(16, 4, 4, generator=torch.Generator().manual_seed(0))
-    one = layout.overlay(sample["video"], where).int()
-    other = layout.overlay(sample["video"], where / 1000).int()
+    one = figures.overlay(sample["video"], where).int()
+    other = figures.overlay(sample["video"], where / 1000).int()
     assert (one - other).abs().max() <= 1  # rounding of float32
 
 
 def test_overlay_of_a_dead_map_is_dark_not_nan(sample):
-    dead = layout.overlay(sample["video"], torch.zeros(16, 4, 4))
+    dead = figures.overlay(sample["video"], torch.zeros(16, 4, 4))
     assert (dead < 100).all()
 
 
@@ -75,20 +75,20 @@ def test_overlay_of_a_dead_map_is_dark_not_nan(sample):
 ])
 def test_overlay_names_bad_weights(sample, where, message):
     with pytest.raises(ValueError, match=message):
-        layout.overlay(sample["video"], where)
+        figures.overlay(sample["video"], where)
 
 
 def test_a_mask_of_ones_hides_nothing_and_is_called_even(sample, monkeypatch):
     """Not an opaque picture: the video shows through a weak tint."""
     video = sample["video"].clone()
     video[:, :, :16] = 40
-    seen = layout.overlay(video, torch.ones(16, 4, 4)).float().mean(1)
+    seen = figures.overlay(video, torch.ones(16, 4, 4)).float().mean(1)
     contrast = seen[:, 20:].mean() - seen[:, :12].mean()
     assert contrast > 0.65 * (128 - 40)
     # as strong as may be where it matters: the map's own range
     half = torch.ones(16, 4, 4)
     half[..., :2] = 0
-    light = layout.overlay(sample["video"], half).float().mean(1)
+    light = figures.overlay(sample["video"], half).float().mean(1)
     assert light[..., -8:].mean() > light[..., :8].mean() + 60
     notes = notes_of(monkeypatch)
     figures.strip(sample, torch.full((16, 4, 4), 0.99), torch.ones(16) / 16,
@@ -378,18 +378,18 @@ def test_long_titles_wrap_inside_the_figure(sample):
 
 
 def test_show_links_the_file_and_follows_the_source():
-    shown = figures.show(figures.strip).data
+    shown = source.show(figures.strip).data
     assert shown.startswith("[`lib/show/figures.py`](../lib/show/figures.py)")
     assert "```python\ndef strip(" in shown and shown.endswith("\n```")
-    method = figures.show(layout.picture)
-    assert method.data == figures.show(layout.picture).data
+    method = source.show(layout.picture)
+    assert method.data == source.show(layout.picture).data
 
 
 def test_images_and_source_print_no_address():
     from IPython.core.formatters import DisplayFormatter
 
     image = figures.columns({"a": 0.6}, title="t", label="")
-    for thing in (image, figures.show(layout.style)):
+    for thing in (image, source.show(layout.style)):
         data, _ = DisplayFormatter().format(thing)
         assert "0x" not in data["text/plain"]
         nbformat.validate(nbformat.v4.new_output("display_data", data),
