@@ -127,6 +127,7 @@ def train(notebook: str, preset: str, processes: int) -> int:
 
 
 def main(arguments: list[str]) -> int:
+    """The command line; 0 if all went well."""
     parser = argparse.ArgumentParser(prog="python -m lib.lab.run",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("notebooks", nargs="*", help="numbers, as 03; or all")
