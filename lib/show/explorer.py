@@ -27,24 +27,17 @@ class Explorer(widgets.VBox):
     `where` (N, T', h, w), `when` (N, T') and `spans` (T', 2).
     """
 
-    def __init__(
-        self, samples: Sequence[Mapping], outputs: Mapping[str, Tensor],
-        classes: Sequence[str],
-    ):
+    def __init__(self, samples: Sequence[Mapping],
+                 outputs: Mapping[str, Tensor], classes: Sequence[str]):
         if not 0 < len(samples) == len(outputs["logits"]):
             raise ValueError(
                 f"{len(samples)} samples, but outputs for "
-                f"{len(outputs['logits'])}: predict on the same videos"
-            )
-        self._samples, self._outputs = list(samples), outputs
-        self._classes = list(classes)
-        self.video = widgets.Dropdown(
-            options=[
-                (f"{i}: {self._classes[int(sample['label'])]}", i)
-                for i, sample in enumerate(samples)
-            ],
-            description="video",
-        )
+                f"{len(outputs['logits'])}: predict on the same videos")
+        self._samples, self._outputs = samples, outputs
+        self._classes = classes
+        self.video = widgets.Dropdown(description="video", options=[
+            (f"{i}: {classes[int(sample['label'])]}", i)
+            for i, sample in enumerate(samples)])
         self.frame = widgets.IntSlider(description="frame")
         self.play = widgets.Play(interval=250)
         widgets.jslink((self.play, "value"), (self.frame, "value"))
@@ -70,8 +63,7 @@ class Explorer(widgets.VBox):
         """The chosen video as a strip, for pages without a kernel."""
         return figures.strip(
             self._sample, self._where, self._when, classes=self._classes,
-            predicted=self._predicted, title=self._sample["name"],
-        )
+            predicted=self._predicted, title=self._sample["name"])
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
         """The live view with the still beside it; a page shows what it can.
@@ -86,18 +78,15 @@ class Explorer(widgets.VBox):
 
     @staticmethod
     def _toggle(name: str, exists: bool) -> widgets.Checkbox:
-        return widgets.Checkbox(
-            value=exists, disabled=not exists, description=name, indent=False
-        )
+        return widgets.Checkbox(value=exists, disabled=not exists,
+                                description=name, indent=False)
 
     def _choose(self) -> None:
         """Prepare the chosen video's maps once, then draw its first frame."""
-        self._i = self.video.value
-        self._sample = self._samples[self._i]
-        self._predicted = self._outputs["logits"][self._i].softmax(0)
+        self._sample = self._samples[self.video.value]
+        self._predicted = self._outputs["logits"][self.video.value].softmax(0)
         self._where = self._on_frames("where")
         self._when = self._on_frames("when")
-        self._heat = None
         if self._where is not None:
             self._heat = figures.overlay(self._sample["video"], self._where)
         last = len(self._sample["video"]) - 1
@@ -106,11 +95,13 @@ class Explorer(widgets.VBox):
         self._draw()
 
     def _on_frames(self, name: str) -> Tensor | None:
-        values, frames = self._outputs.get(name), len(self._sample["video"])
-        if values is None or "spans" not in self._outputs:
-            return values if values is None else values[self._i]
-        values = values[self._i, None]
-        return metrics.expand(values, self._outputs["spans"], frames)[0]
+        if name not in self._outputs:
+            return None
+        values = self._outputs[name][self.video.value, None]
+        if "spans" in self._outputs:
+            values = metrics.expand(values, self._outputs["spans"],
+                                    len(self._sample["video"]))
+        return values[0]
 
     def _draw(self) -> None:
         t, sample = self.frame.value, self._sample
@@ -119,8 +110,8 @@ class Explorer(widgets.VBox):
         title = f"Frame {t} of 0–{len(frames) - 1}"
         if "fps" in sample:
             title += f", second {(t + 0.5) / float(sample['fps']):.1f}"
-        notes = layout.verdict(
-            sample["label"], self._predicted, self._classes)
+        notes = layout.verdict(sample["label"], self._predicted,
+                               self._classes)
         for name, shown in (("where", self.where), ("when", self.when)):
             if shown.value:
                 notes += layout.even(name, getattr(self, f"_{name}"))
@@ -138,9 +129,8 @@ class Explorer(widgets.VBox):
         if "relevant" in sample:
             layout.lane(axes[-1], sample["relevant"], len(frames), 1.0)
             layout.name_row(axes[-1], "true when")
-        self.image.value = layout.picture(
-            figure, photo=True, alt="one frame"
-        ).data
+        self.image.value = layout.picture(figure, photo=True,
+                                          alt="one frame").data
 
     def _bars(self, ax, now: int) -> None:
         colours = ["#BFBFBF"] * len(self._when)

@@ -54,31 +54,22 @@ def picture(figure: Figure, *, photo: bool, alt: str) -> Image:
     canvas.draw()
     pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
     drawn = PillowImage.fromarray(pixels)
+    file = io.BytesIO()
     if not photo:
-        return Image(_encode(drawn.quantize(128), "png"), alt=alt)
+        drawn.quantize(128).save(file, "png")
+        return Image(file.getvalue(), alt=alt)
     for quality in (85, 75, 65, 55, 45, 35, 28):
-        data = _encode(drawn, "jpeg", quality=quality, optimize=True)
-        if len(data) <= JPEG_BYTES:
+        file = io.BytesIO()
+        drawn.save(file, "jpeg", quality=quality, optimize=True)
+        if file.tell() <= JPEG_BYTES:
             break
-    return Image(data, alt=alt)
-
-
-def _encode(image: PillowImage.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+    return Image(file.getvalue(), alt=alt)
 
 
 def sheet(
-    heights: Sequence[int],
-    width: int,
-    *,
-    title: str,
-    notes: Sequence[tuple[str, str]] = (),
-    left: int = LEFT,
-    right: int = RIGHT,
-    gap: int = 6,
-    above: int = 0,
+    heights: Sequence[int], width: int, *, title: str,
+    notes: Sequence[tuple[str, str]] = (), left: int = LEFT,
+    right: int = RIGHT, gap: int = 6, above: int = 0,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one row of axes per entry of `heights`, in pixels.
 
@@ -91,14 +82,13 @@ def sheet(
     top = 14 + 18 * len(lines) + 20 * len(noted) + above
     tall = top + sum(heights) + gap * (len(heights) - 1) + BOTTOM
     figure = Figure(figsize=(total / DPI, tall / DPI), dpi=DPI)
-    figure.text(
-        8 / total, 1 - 8 / tall, "\n".join(lines), va="top", size=10.5
-    )
+    figure.text(8 / total, 1 - 8 / tall, "\n".join(lines), va="top",
+                size=10.5)
     for i, line in enumerate(noted):
         y = 10 + 18 * len(lines) + 20 * i
         for x, words, colour in line:
-            figure.text(
-                x / total, 1 - y / tall, words, va="top", color=colour)
+            figure.text(x / total, 1 - y / tall, words, va="top",
+                        color=colour)
     axes, y = [], top
     for height in heights:
         y += height
@@ -150,19 +140,18 @@ def film(ax: Axes, frames: Tensor, columns: int | None = None) -> None:
     ax.spines[:].set_visible(False)
 
 
-def cells(
-    ax: Axes, values: Tensor, columns: int, *, low: str = "white",
-    high: str = INK, largest: float | None = None,
-) -> None:
-    """One cell per frame, from `low` for 0 to `high` for the `largest`.
+def lane(ax: Axes, values: Tensor, columns: int, largest: float) -> None:
+    """One cell per frame, and their scale on the right.
 
-    Without `largest` it is that of `values`.
+    Weights are white for 0 and black for the `largest`, a bool truth is blue.
     """
-    values = values.detach().float()
-    values = values / max(float(largest or values.max()), 1e-12)
-    shade = values.clamp(0, 1).numpy()[:, None]
+    truth = values.dtype == torch.bool
+    colour, full, none = (TRUE, "yes", "no") if truth else (
+        INK, f"{largest:.2g}", "0")
+    most = 1.0 if truth else max(largest, 1e-12)
+    shade = (values.detach().float() / most).clamp(0, 1).numpy()[:, None]
     ax.imshow(
-        ((1 - shade) * to_rgb(low) + shade * to_rgb(high))[None],
+        (1 - shade * (1 - np.array(to_rgb(colour))))[None],
         extent=(0, columns, 0, 1), aspect="auto", interpolation="nearest",
     )
     for t in range(1, len(values)):
@@ -170,15 +159,6 @@ def cells(
     ax.set(xlim=(0, columns), ylim=(0, 1), yticks=[])
     ax.tick_params(labelbottom=False, bottom=False)
     ax.spines[:].set_visible(True)
-
-
-def lane(ax: Axes, values: Tensor, columns: int, largest: float) -> None:
-    """Weights as cells up to black, a bool truth in blue, with their scale."""
-    truth = values.dtype == torch.bool
-    colour, full, none = (TRUE, "yes", "no") if truth else (
-        INK, f"{largest:.2g}", "0")
-    cells(ax, values, columns, high=colour,
-          largest=1.0 if truth else largest)
     ax.annotate(
         f"■ {full}\n□ {none}", (1, 0.5), (5, 0), color=colour,
         xycoords="axes fraction", textcoords="offset points", va="center",

@@ -6,7 +6,7 @@ import sys
 import hygiene
 import nbformat
 import pytest
-from refresh import ROOT, clean, differences, refresh
+from refresh import ROOT, WIDGET, clean, differences, refresh
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 MD, CODE = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
@@ -35,7 +35,8 @@ def path(tmp_path):
         cell.execution_count = i + 1
     hygiene.code(notebook)[1].outputs = [
         nbformat.v4.new_output("stream", name="stdout", text="0.5\n"),
-        nbformat.v4.new_output("display_data", {"image/png": "A" * 900}),
+        nbformat.v4.new_output("display_data", {
+            "image/png": "A" * 900, WIDGET: {"model_id": "cleaned"}}),
     ]
     clean(notebook)
     path = tmp_path / "06_small.ipynb"
@@ -113,8 +114,7 @@ FAULTS = [
     ("metadata", lambda nb: nb.metadata.update(papermill={})),
     ("metadata", lambda nb: nb.cells[1].metadata.update(execution={})),
     ("metadata", lambda nb: nb.cells[1].outputs.append(
-        nbformat.v4.new_output("display_data", {
-            "application/vnd.jupyter.widget-view+json": {"model_id": "a"}}))),
+        nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "a"}}))),
     ("opt_outs", lambda nb: nb.cells[-1].metadata.pop("reason")),
     ("opt_outs", lambda nb: nb.cells.extend(
         CODE("history", metadata=SHOWN) for _ in range(6))),
