@@ -93,7 +93,7 @@ def test_help_is_there(command):
 def test_a_copied_piece_works_as_it_says(tmp_path):
     """In a folder of its own, with a network from torchvision."""
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-    shutil.copy(ROOT / "lib" / "where_and_when.py", tmp_path)
+    shutil.copy(ROOT / "lib/papers/where_and_when.py", tmp_path)
     (tmp_path / "use.py").write_text(f"""
 import torch
 video, label = torch.rand(2, 3, 3, 64, 64), torch.tensor([1, 2])
