@@ -5,8 +5,11 @@ RGB stream two neighbouring frames, for a flow stream L fields of flow.
 
     train = keep(Whole(splits.train), ("motion",))
     fit(model, Crops(Snippets(train, 9, fields=2), 64), step, ...)
+
+`Streams` does this for all streams of a network, and keeps what it read.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +20,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib.data import decode, flow, sampling, transforms
+from lib.data.batches import collate
 from lib.data.datasets import Thinned, Videos
-from lib.data.transforms import FLOWS
+from lib.data.transforms import FLOWS, SCALES, Crops
 
 SAMPLING = {"segments": sampling.sample_segments,
             "uniform": sampling.sample_uniform}
 MEASURED = ("motion", "warped")
+KNOWN = ("label", "name", "relevant", "mask", "main_actor")
+KEPT = 2e9  # bytes of videos that are kept in memory
 Measure = Callable[[Tensor], Tensor]  # as flow.dis and flow.raft
 
 
@@ -173,3 +179,103 @@ def _stack(fields: Tensor, runs: Tensor) -> Tensor:
     stack = fields.new_zeros(*start.shape, *fields.shape[1:])
     stack[moves] = fields[start[moves]]
     return stack.flatten(1, 2).half()
+
+
+class Streams:
+    """What each stream of a network sees of videos: snippets in crops.
+
+        streams = Streams((256, 340), 224, fields=5)
+        train = streams(splits.train, "flow", 9)  # anew at every access
+        test = streams(splits.test, "flow", 25, which=4)  # in the centre
+
+    size: height and width of files' frames. crop: the side of what is seen.
+    Videos that take less than two gigabytes are read once and kept; so is
+    their flow, when a stream first asks for it.
+    """
+
+    KEYS = {"RGB": "video", "flow": "motion", "warped": "warped"}
+
+    def __init__(self, size: tuple[int, int], crop: int, fields: int):
+        self.size, self.crop, self.fields = size, crop, fields
+        self._whole: dict[tuple[int, str], tuple] = {}
+
+    def whole(self, videos: Thinned | Videos,
+              stream: str = "RGB") -> Whole | Kept:
+        """Every frame of the videos, with the flow of `stream` if kept.
+
+        Stream "exact" has the exact flow, which puppets alone know.
+        """
+        key = id(videos), stream
+        if key not in self._whole:
+            if stream in ("RGB", "exact"):
+                data = Whole(videos if stream == "RGB" else _with_flow(videos),
+                             self.size)
+                height, width = self.size
+                one = 3 * height * width * len(data[0]["video"])
+                data = keep(data) if len(data) * one < KEPT else data
+            else:
+                data = self.whole(videos)
+                if isinstance(data, Kept):
+                    data = keep(data, [self.KEYS[stream]])
+            # with the videos themselves, whose id stays theirs
+            self._whole[key] = videos, data
+        return self._whole[key][1]
+
+    def __call__(self, videos: Thinned | Videos, stream: str, n: int,
+                 which: int | None = None,
+                 keys: Sequence[str] = ("label",)) -> Crops:
+        """n snippets of each video; `which` as in `Crops`.
+
+        They are random, or uniform where `which` is told.
+        """
+        data = Snippets(
+            self.whole(videos, stream), n, fields=self.fields,
+            keys=[*dict.fromkeys(("video", self.KEYS[stream], *keys))],
+            sampling="segments" if which is None else "uniform")
+        return Crops(data, self.crop, which,
+                     SCALES if stream == "RGB" else SCALES[:3])
+
+    def pairs(self, videos: Thinned | Videos | Dataset, target: str,
+              which: int | None = None) -> Crops:
+        """One pair of frames of each video, with the flow to learn.
+
+        target: "exact", the `flow` of puppets; "dis" or "raft", which
+            measure `motion`; "flying_chairs", the `flow` of that set:
+            `videos` is a `FlyingChairs`.
+        """
+        measured = target in ("dis", "raft")
+        data = videos if target == "flying_chairs" else self.whole(
+            videos, "exact" if target == "exact" else "RGB")
+        return Crops(Snippets(
+            data, 1, keys=("video", "motion" if measured else "flow"),
+            measure=flow.raft if target == "raft" else flow.dis,
+            sampling="segments" if which is None else "uniform"),
+            self.crop, which)
+
+    def sample(self, videos: Thinned | Videos, i: int,
+               n: int) -> dict[str, Any]:
+        """The first frames of n snippets, in the centre, and what is known.
+
+        As a sample of `datasets.load`: video (n, 3, H, W), mask, ....
+        """
+        keys = [key for key in KNOWN if key in self.whole(videos)[0]]
+        one = self(videos, "RGB", n, 4, keys)[i]
+        return one | {"video": one["video"][:, 0]}
+
+    def truth(self, videos: Thinned | Videos, n: int) -> dict[str, Any]:
+        """What is known of all of `sample`, in columns; kept."""
+        key = id(videos), f"truth of {n}"
+        if key not in self._whole:
+            samples = (self.sample(videos, i, n) for i in range(len(videos)))
+            self._whole[key] = videos, collate(
+                [{key: one[key] for key in KNOWN if key in one}
+                 for one in samples])
+        return self._whole[key][1]
+
+
+def _with_flow(videos: Thinned) -> Thinned:
+    """The same puppets, with their exact flow."""
+    videos = copy.copy(videos)
+    videos.data = copy.copy(videos.data)
+    videos.data.extras = frozenset({*videos.data.extras, "flow"})
+    return videos

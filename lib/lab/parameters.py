@@ -7,6 +7,7 @@ annotation and with the tables below, which all notebooks share.
 
 import ast
 import difflib
+import hashlib
 import json
 import math
 import reprlib
@@ -244,6 +245,12 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
              for name in values.get("__annotations__", values)
              if name not in APART}
     return found | {"split": str(found["split"])}
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """16 hex digits that tell these settings from others."""
+    text = json.dumps(settings(values), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def defaults(notebook: str) -> dict[str, Any]:

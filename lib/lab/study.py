@@ -25,6 +25,7 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ class Study:
     data: the splits.
     start: called with a row's name and the settings; returns what else the
         run starts from, such as the digest of a backbone's weights.
+    sample: called with a data set and a number; returns what pictures show
+        of this video, where a model sees less than the data set's frames.
 
     A run is known by a key: the digest of its settings, its options, what it
     starts from, and the source of everything that the functions can call, in
@@ -102,10 +105,11 @@ class Study:
                  predict: Callable[[Run, Any], Mapping],
                  scores: Callable[[Run], Mapping[str, float]], *,
                  parameters: Mapping[str, Any], data: Splits,
-                 start: Callable[[str, Mapping], Any] | None = None):
+                 start: Callable[[str, Mapping], Any] | None = None,
+                 sample: Callable[[Any, int], Mapping] = operator.getitem):
         self.notebook, self.rows, self.data = notebook, dict(rows), data
         self._train, self._predict, self._scores = train, predict, scores
-        self._start = start
+        self._start, self._sample = start, sample
         self.settings = checked.settings(parameters)
         self.device = parameters["device"]
         results = parameters.get("results", "")
@@ -214,7 +218,8 @@ class Study:
         """Look through the last test videos with a row of the first seed."""
         run = self.trained(row, self.lines[0]["seed"])
         total = len(self.data.test)
-        samples = [self.data.test[i] for i in range(total - count, total)]
+        samples = [self._sample(self.data.test, i)
+                   for i in range(total - count, total)]
         outputs = {name: value if name == "spans" else value[-count:]
                    for name, value in run.outputs.items()}
         return Explorer(samples, outputs, self.data.classes)
@@ -234,7 +239,8 @@ class Study:
                           if name in self.settings})
         run = self.trained(row, self.lines[0]["seed"])
         outputs = self._predict(run, video)
-        sample = {k: v for k, v in video[0].items() if k != "label"}
+        sample = {k: v for k, v in self._sample(video, 0).items()
+                  if k != "label"}
         return figures.strip(
             sample, *(outputs[name][0] if name in outputs else None
                       for name in ("where", "when")),

@@ -166,6 +166,42 @@ def against(lines: Iterable[Mapping], table: pd.DataFrame, column: str,
     return pd.DataFrame.from_dict(found, orient="index")
 
 
+def claims(lines: Iterable[Mapping], table: pd.DataFrame, column: str,
+           said: Iterable[str], *, names: Mapping[str, str] | None = None,
+           stream: str = "",
+           metrics: Sequence[str] = ("top-1",)) -> pd.DataFrame:
+    """What a paper says of differences, beside ours, in points.
+
+    said: rows "ONE over OTHER" of `table`, in whose `column` is what ONE
+        gains; "not given" stands there for "better" without a figure.
+    names: of the paper's rows ours, where they are called otherwise.
+    stream: what the names of our rows begin with.
+    For each of `metrics` three columns: what our row has, what it gains, with
+    intervals, and the verdict as in `against`; `n` seeds. A claim of which
+    nothing was recorded is left out.
+    """
+    lines, names, found = list(lines), names or {}, {}
+    runs = {metric: values(lines, metric) for metric in metrics}
+    for claim in said:
+        row, rival = (stream + names.get(x, x) for x in claim.split(" over "))
+        value, line = table.loc[claim, column], {}
+        for metric, own in runs.items():
+            if not (differences := gains(own, row, rival)):
+                continue
+            ours, half = mean(differences)
+            level = as_text(*_percent(mean([*own[row].values()])), ".1f")
+            line |= {metric: level, f"{metric}, gain": as_text(
+                         *_percent((ours, half)), "+.1f"),
+                     f"{metric}, verdict": verdict(
+                         1.0 if value in NO_FIGURE else value, ours, half),
+                     "n": len(differences)}
+        if line:
+            found[f"{row} – {rival}"] = {
+                "paper's gain": "better" if value in NO_FIGURE
+                else as_text(value, "+.1f")} | line
+    return frame(found)
+
+
 def verdict(paper_gain: float, ours: float, half: float) -> str:
     """What a paired difference with its interval says of the paper's gain."""
     if math.isnan(paper_gain) or paper_gain == 0:

@@ -19,7 +19,7 @@ parts, and inside `evaluating` nothing trains.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -415,3 +415,22 @@ def accuracy(inputs: str | tuple[str, ...] = "video",
                         batch=batch)
         return topk_accuracy(found["logits"], found["label"])
     return score
+
+
+def two_rates(kind: Callable, parts: Iterable[nn.Module],
+              times: float) -> Callable:
+    """An optimiser for `fit` in which some parts have `times` its rate.
+
+    kind: called as `kind(groups, lr=, weight_decay=)`, as torch.optim.AdamW.
+    parts: those that were trained before, say; the others are new.
+    """
+    own = {id(p) for part in parts for p in part.parameters()}
+
+    def make(parameters: Iterable[nn.Parameter], **options: float):
+        groups = {True: [], False: []}
+        for parameter in parameters:
+            groups[id(parameter) in own].append(parameter)
+        return kind([{"params": groups[True], "times": times},
+                     {"params": groups[False]}], **options)
+
+    return make

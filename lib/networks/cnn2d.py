@@ -14,6 +14,7 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
+from lib import ROOT
 from lib.networks import bninception
 from lib.networks.pretrained import (
     IMAGENET,
@@ -213,6 +214,20 @@ def frame_cnn(name: str = "small", weights: str | None = None,
     elif weights not in (None, "imagenet"):
         load_weights(net, Path(weights))
     return net
+
+
+def stream_cnn(name: str, weights: str, channels: int = 3) -> FrameCNN:
+    """A backbone of an RGB or a flow stream, from a notebook's parameters.
+
+    weights: as in `frame_cnn`, or "none"; a file is counted from the
+    project's root, and holds RGB weights: those of a flow stream are the
+    start of `for_flow`.
+    """
+    if weights in ("none", "puppets", "imagenet"):
+        return frame_cnn(name, None if weights == "none" else weights,
+                         channels)
+    net = frame_cnn(name, str(ROOT / weights))
+    return net if channels == 3 else for_flow(net, channels)
 
 
 class FrameAverageOutput(NamedTuple):

@@ -405,7 +405,14 @@ def weighted(snippets: Tensor, top: int = 15, *,
     weights, which changes no class and lets streams be fused as equals.
     """
     p = reduce(snippets.softmax(-1), "b n v c -> b n c", "mean")
+    return einsum(trust(p, top, floor=floor), p, "b n, b n c -> b c")
+
+
+def trust(p: Tensor, top: int = 15, *, floor: float = 1e-3) -> Tensor:
+    """The weights ``(B, n)`` of `weighted`: beta_n alpha_n over their sum.
+
+    Of the predictions ``(B, n, C)`` of n snippets.
+    """
     h, n = entropy(p.log()), p.shape[1]
     alpha = confidence(h, floor) * TS(1, n, min(top, n)).select(h)
-    alpha = alpha / alpha.sum(1, keepdim=True)
-    return einsum(alpha, p, "b n, b n c -> b c")
+    return alpha / alpha.sum(1, keepdim=True)

@@ -61,12 +61,13 @@ def overlay(video: Tensor, where: Tensor,
 
 def contact_sheet(
     videos: Tensor | Sequence[Tensor], names: Sequence[str], *, title: str,
-    columns: int = 8, cell: int = CELL,
+    columns: int = 8, cell: int = CELL, unit: str = "frame",
 ) -> Image:
     """One row of frames per video, at the same moments in each.
 
     `videos`: uint8 `(N, T, 3, H, W)` or a list of `(T, 3, H, W)`; the
-    shortest one sets the moments, since flow has one frame less.
+    shortest one sets the moments, since flow has one frame less. `unit` is
+    what the numbers count.
     """
     shown = layout.picks(min(len(video) for video in videos), columns)
     heights = [layout.height(video, cell) for video in videos]
@@ -75,7 +76,7 @@ def contact_sheet(
     for ax, video, name in zip(axes, videos, names, strict=True):
         layout.film(ax, video[shown])
         layout.name_row(ax, name)
-    layout.frame_ticks(axes[-1], shown)
+    layout.frame_ticks(axes[-1], shown, name=unit)
     return layout.picture(figure, photo=True, alt=title)
 
 
@@ -83,6 +84,7 @@ def strip(
     sample: Mapping, where: Tensor | None = None, when: Tensor | None = None,
     *, title: str, spans: Tensor | None = None, classes: Sequence[str] = (),
     predicted: int | Tensor | None = None, columns: int = 8,
+    unit: str = "frame",
 ) -> Image:
     """What a model looks at in one video: Where-and-When, Fig. 4 and 7.
 
@@ -97,13 +99,14 @@ def strip(
         return {} if x is None else {name: x}
 
     return rows(sample, on_frames("where", where), on_frames("when", when),
-                title=title, columns=columns,
+                title=title, columns=columns, unit=unit,
                 notes=layout.verdict(sample.get("label"), predicted, classes))
 
 
 def rows(
     sample: Mapping, maps: Mapping, weights: Mapping, *, title: str,
     columns: int = 8, notes: Sequence[tuple[str, str]] = (),
+    unit: str = "frame",
 ) -> Image:
     """Several maps and weights over one video: RSTAN, Fig. 5 and 7-10.
 
@@ -112,6 +115,7 @@ def rows(
     is bool, a truth. With them the truth, where the sample knows it: the
     outline of `mask`, and `relevant` frames. A sample with `fps` tells the
     frames' seconds, too. `notes` are `(words, colour)` below the title.
+    `unit` is what the numbers count.
     """
     video, mask = sample["video"], sample.get("mask")
     shown = layout.picks(len(video), columns)
@@ -144,7 +148,7 @@ def rows(
     for ax, (name, x) in zip(axes[len(films):], lanes.items(), strict=True):
         layout.lane(ax, x, len(shown), most)
         layout.name_row(ax, name)
-    layout.frame_ticks(axes[-1], shown, sample.get("fps"))
+    layout.frame_ticks(axes[-1], shown, sample.get("fps"), unit)
     return layout.picture(figure, photo=True, alt=title)
 
 
