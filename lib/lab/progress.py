@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
+from tqdm.notebook import tqdm as tqdm_notebook
 
 
 @contextmanager
@@ -16,8 +17,7 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
     and scripts it is drawn in the terminal; elsewhere there is none. A
     notebook's stored output never holds it.
     """
-    bar = _in_lab(total) if "JPY_SESSION_NAME" in os.environ else _in_terminal(
-        total)
+    bar = _bar(total)
     done = False
 
     def say(text: str) -> None:
@@ -33,13 +33,9 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         bar.close()
 
 
-def _in_lab(total: int) -> tqdm:
-    from tqdm.notebook import tqdm as notebook_tqdm
-
-    return notebook_tqdm(total=total, leave=False)
-
-
-def _in_terminal(total: int) -> tqdm:
+def _bar(total: int) -> tqdm:
+    if "JPY_SESSION_NAME" in os.environ:
+        return tqdm_notebook(total=total, leave=False)
     # a kernel's own stderr goes into the notebook; its terminal is behind
     handle = getattr(sys.stderr, "_original_stdstream_copy", None)
     if handle is None or not os.isatty(handle):

@@ -42,9 +42,9 @@ def test_a_file_gets_nothing():
 
 def test_a_lab_shows_a_widget_that_goes_again(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "some.ipynb")
-    made, in_lab = [], module._in_lab
-    monkeypatch.setattr(module, "_in_lab", lambda total: made.append(
-        in_lab(total)) or made[0])
+    made, widget = [], module.tqdm_notebook
+    monkeypatch.setattr(module, "tqdm_notebook", lambda **options: made.append(
+        widget(**options)) or made[0])
     with progress(2) as say:
         say("run 1 of 2")
         (bar,) = made
