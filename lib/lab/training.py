@@ -34,15 +34,6 @@ from lib.data.batches import collate
 from lib.lab.checkpoints import Checkpoint
 from lib.scores.metrics import topk_accuracy
 
-# Optimisers by name, for `fit(..., **RECIPES[name])`. "sgd" is that of
-# two-stream networks: the rate falls to a tenth after three fifths, no clip.
-RECIPES = {
-    "adamw": {"optimizer": torch.optim.AdamW, "schedule": "cosine"},
-    "sgd": {"optimizer": partial(torch.optim.SGD, momentum=0.9),
-            "schedule": lambda done: 1.0 if done < 0.6 else 0.1,
-            "clip": None},
-}
-
 Step = Callable[[nn.Module, dict], dict]
 Score = Callable[[nn.Module, Dataset], float]
 # Optimisers by name, for `fit(..., **RECIPES[name])`. "sgd" is that of

@@ -38,7 +38,7 @@ spied.fit = watched
 def test_ucf101_24_to_metrics_without_a_leak(tmp_path):
     given, root = tmp_path / "given", tmp_path / "root"
     writer.main(given, format="ucf101_24", n_train=42, n_test=28)
-    script.run("x", script.RECIPE,
+    script.main("x", script.RECIPE,
                ["--root", str(root), "--from", str(given)])
     notebook = nbformat.read(ROOT / "notebooks/03_where_and_when.ipynb", 4)
     place = next(i for i, cell in enumerate(notebook.cells)
