@@ -9,6 +9,8 @@ checkpoints. `--list` only says what is left.
 
 import argparse
 import ast
+import contextlib
+import io
 import json
 import linecache
 import math
@@ -23,6 +25,8 @@ import torch
 import yaml
 
 from lib import ROOT
+from lib.data import datasets
+from lib.lab import parameters
 from lib.lab.checkpoints import CheckpointError
 from lib.lab.fingerprint import CELL
 
@@ -33,7 +37,8 @@ NOTEBOOKS = ROOT / "notebooks"
 def study_of(notebook: str, preset: str):
     """The study of a notebook under a preset, and the preset's rows, seeds.
 
-    Runs the notebook's cells, without a kernel, as far as `study = Study(`.
+    Runs the notebook's cells, without a kernel, as far as `study = Study(`;
+    what they print is left out.
     """
     (path,) = NOTEBOOKS.glob(f"{notebook}_*.ipynb")
     chosen = yaml.safe_load((NOTEBOOKS / "presets" / notebook
@@ -50,7 +55,9 @@ def study_of(notebook: str, preset: str):
         linecache.cache[file] = (len(source), None,
                                  source.splitlines(keepends=True), file)
         for statement in ast.parse(source).body:
-            exec(compile(ast.Module([statement], []), file, "exec"), names)
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(ast.Module([statement], []), file, "exec"),
+                     names)
             if "study" in names:  # what follows would train
                 return names["study"], chosen["variants"], chosen["seeds"]
         if "parameters" in cell["metadata"].get("tags", ()):
@@ -92,12 +99,23 @@ def work(notebook: str, preset: str, processes: int) -> None:
 
 
 def presets(notebooks: list[str]) -> list[tuple[str, str]]:
-    """Notebook and name of each preset that keeps its runs in a registry."""
+    """Notebook and name of each preset that keeps its runs in a registry.
+
+    One whose data set is not at hand is named and left out.
+    """
     found = []
     for file in sorted((NOTEBOOKS / "presets").glob("*/*.yaml")):
         chosen = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         number = file.parent.name
-        if chosen.get("results") and number in (notebooks or [number]):
+        if not chosen.get("results") or number not in (notebooks or [number]):
+            continue
+        chosen = parameters.defaults(number) | chosen
+        try:
+            datasets.load(chosen["dataset"], split=chosen["split"],
+                          data_root=chosen["data_root"] or None)
+        except FileNotFoundError:
+            print(f"{number} {file.stem}: {chosen['dataset']} is not at hand")
+        else:
             found.append((number, file.stem))
     return found
 

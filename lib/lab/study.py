@@ -142,8 +142,10 @@ class Study:
         """
         key = self.head(row, seed)["key"]
         if key not in self._runs:
+            # other data must not go on from these checkpoints
+            folder = ROOT / "runs" / f"{key}-{self.data.digest}"
             run = Run(row, seed, self.rows[row],
-                      ROOT / "runs" / key if self.registry else None, self)
+                      folder if self.registry else None, self)
             run.model, run.history = self._train(run)
             run.outputs = self._predict(run, self.data.test)
             self._runs[key] = run
@@ -278,7 +280,7 @@ def remembered(parameters: Mapping[str, Any]) -> Callable:
     """Keep what a notebook's function returned, as `functools.cache` does.
 
     parameters: the notebook's globals. A call with another value of any
-    parameter computes anew, and so does one of another source.
+    parameter computes anew.
     """
     kept: dict[tuple, Any] = {}
 

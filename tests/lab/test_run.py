@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
+from papermill_run import papermill
 
 from lib import ROOT
-from lib.lab import run, study
+from lib.lab import parameters, run, study
 
 SET_UP = """
 import sys
@@ -59,6 +61,7 @@ raise SystemExit("the runner goes no further than the study")
 """
 PARAMETERS = """
 dataset: str = "puppets"  # set
+data_root: str = ""  # folder
 split: str = "1"  # split
 steps: int = 3  # steps
 pause: float = 0.0  # seconds of a step
@@ -79,7 +82,8 @@ def project(tmp_path, monkeypatch):
     presets.mkdir(parents=True)
     (presets / "tiny.yaml").write_text("steps: 1\n")
     monkeypatch.setattr(run, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    for module in (study, parameters):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     write(tmp_path)
     return tmp_path
@@ -118,6 +122,35 @@ def test_what_is_left_is_trained_once(project, capsys):
     # ten times the loss in the notebook: all of it is trained again
     write(project, TRAIN.replace('.square()', '.square().mul(10)'))
     assert says("--list") == "07 lab: 4 of 4 runs left\n"
+
+
+def test_a_preset_without_its_data_is_named_and_left_out(
+        project, capsys, monkeypatch):
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    (project / "notebooks/presets/07/far.yaml").write_text(json.dumps(
+        {"dataset": "hmdb51", "data_root": str(project), "seeds": [0],
+         "variants": ["base"], "results": "07.jsonl"}))
+    assert run.main(["--list"]) == 0
+    assert capsys.readouterr().out == (
+        "07 far: hmdb51 is not at hand\n07 lab: 4 of 4 runs left\n")
+
+
+def test_what_a_notebook_recorded_is_not_left(project, capsys):
+    """A kernel and the runner give a run the same key."""
+    path = project / "notebooks/07_small.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_code_cell(source, metadata={
+            "tags": ["parameters"] * (source is PARAMETERS)})
+        for source in (PARAMETERS, SET_UP, TRAIN, STUDY.splitlines()[1]
+                       + "\n              data=splits)\n"
+                       "lines = study.run(variants, seeds)")])
+    notebook.metadata.language_info = {"name": "python"}
+    nbformat.write(notebook, path)
+    papermill(path, project / "out.ipynb", "-f",
+              str(project / "notebooks/presets/07/lab.yaml"), cwd=project)
+    assert sorted(lines(project)) == ALL
+    assert run.main(["--list"]) == 0
+    assert capsys.readouterr().out == "07 lab: 0 of 4 runs left\n"
 
 
 def test_it_stops_with_all_that_it_started_and_goes_on(project):

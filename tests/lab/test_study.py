@@ -94,6 +94,14 @@ def test_what_matters_and_nothing_else_means_another_run(
     assert len(trained) == 1 + more
 
 
+def test_other_data_do_not_go_on_from_the_checkpoints(tmp_path):
+    """The key is the same, and so were the folder and its finished run."""
+    path = str(tmp_path / "03.jsonl")
+    studies = [study_of(results=path, digest=name) for name in "ab"]
+    assert len({study.head("full", 0)["key"] for study in studies}) == 1
+    assert len({study.trained("full", 0).folder for study in studies}) == 2
+
+
 def test_a_changed_parameter_in_the_same_session_is_trained_anew(tmp_path):
     """Nothing is taken from memory for other settings."""
     study = study_of(results=str(tmp_path / "03.jsonl"))
