@@ -105,14 +105,6 @@ def gains(runs: Mapping[str, Mapping[int, float]], row: str,
     return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
 
 
-def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of the share `correct / n` of one run."""
-    from scipy.stats import binomtest
-
-    found = binomtest(correct, n).proportion_ci(method="wilson")
-    return found.low, found.high
-
-
 def paper(name: str, table: str) -> pd.DataFrame:
     """A paper's table as typed in papers.yaml, in the file's order.
 

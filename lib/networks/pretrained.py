@@ -5,9 +5,12 @@ pretrain_backbone.py and pretrain_clip_backbone.py.
 """
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from torch import nn
+
+from lib import ROOT
 
 WEIGHTS = Path(__file__).parent / "weights"
 FLOW_CHANNELS = 4  # of the puppet-trained flow weights: two fields
@@ -76,11 +79,25 @@ def puppet_weights(name: str, channels: int = 3) -> Path:
 
 
 def fingerprint(name: str, weights: str | None, channels: int = 3) -> str:
-    """What tells these weights from others: their file's digest if kept here.
+    """What tells these weights from others: their file's digest if one is.
 
-    For the registry: retrained puppet weights make other results.
+    For the registry: weights that were trained anew make other results. A
+    file of one's own counts from the project's root.
     """
     if weights == "puppets":
-        file = puppet_weights(name, channels)
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        return file_digest(puppet_weights(name, channels))
+    if weights and weights.endswith(".safetensors"):
+        return file_digest(ROOT / weights)
     return f"{weights}" if channels == 3 else f"{weights}, {channels} channels"
+
+
+def file_digest(file: Path) -> str:
+    """12 hex digits of what a file holds; "no file" if it is not there."""
+    if not file.is_file():
+        return "no file"
+    return _digest(file, file.stat().st_mtime_ns)
+
+
+@lru_cache
+def _digest(file: Path, changed: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]

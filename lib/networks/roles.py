@@ -6,11 +6,8 @@ network beside a small backbone too, as far as one was trained on puppets.
 """
 
 import copy
-import hashlib
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -91,16 +88,9 @@ def stream(role: str, backbone: str, weights: str = "none",
 def fingerprint(role: str, backbone: str, weights: str,
                 files: Mapping[str, str]) -> str:
     """What tells the first weights of a role from others."""
-    if role not in files:
-        return pretrained.fingerprint(network(role, backbone), weights)
-    file = ROOT / files[role]
-    return _digest(file, file.stat().st_mtime_ns) if file.is_file() else (
-        "no file")
-
-
-@lru_cache
-def _digest(file: Path, changed: int) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    if role in files:
+        return pretrained.file_digest(ROOT / files[role])
+    return pretrained.fingerprint(network(role, backbone), weights)
 
 
 class Stem(nn.Module):

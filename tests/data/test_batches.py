@@ -90,3 +90,37 @@ def test_in_memory_names_a_sample_that_differs():
 def test_columns_need_one_length():
     with pytest.raises(ValueError, match="'b': 3"):
         batches.Columns({"a": torch.zeros(2), "b": [1, 2, 3]})
+
+
+class Pairs(torch.utils.data.Dataset):
+    classes = ["a", "b"]
+
+    def __init__(self, start, count):
+        self.items = range(start, start + count)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return {"x": torch.tensor([self.items[i]]), "label": self.items[i],
+                "segments": torch.zeros(i, 2), "name": str(i)}
+
+
+def test_paired_samples_are_drawn_once_and_named():
+    made = batches.paired(Pairs(0, 5), Pairs(100, 3), seed=1)
+    assert len(made) == 5 and made.classes == ["a", "b"]
+    for i, one in enumerate(made[j] for j in range(5)):
+        assert one["x"] == i and one["label"] == i
+        assert one["other_x"] == one["other_label"] >= 100
+        assert not {"other_segments", "other_name"} & {*one}
+    again = batches.paired(Pairs(0, 5), Pairs(100, 3), seed=1)
+    other = batches.paired(Pairs(0, 5), Pairs(100, 3), seed=2)
+    both = [[int(data[i]["other_x"]) for i in range(5)]
+            for data in (made, again, other)]
+    assert both[0] == both[1] != both[2]
+
+
+def test_columns_hold_what_was_asked_for_alone():
+    found = batches.columns(Pairs(0, 3), ("label", "name", "mask"))
+    assert found["label"].tolist() == [0, 1, 2]
+    assert found["name"] == ["0", "1", "2"] and "mask" not in found

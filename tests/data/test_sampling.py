@@ -130,3 +130,18 @@ def test_wrong_input_is_explained():
     for length in (0, 9):
         with pytest.raises(ValueError, match=f"{length}.*hold 8 frames"):
             sampling.clips_of(video(2, 8), lengths=torch.tensor([8, length]))
+
+
+def test_some_clips_are_real_ones_in_their_order():
+    clips = torch.arange(6).expand(200, 6)
+    real = torch.ones(200, 6).bool()
+    real[0, 2:] = False
+    torch.manual_seed(0)
+    found, kept = sampling.some_clips(clips, real, 3)
+    assert found.shape == kept.shape == (200, 3)
+    assert (found.diff(dim=1) > 0).all()
+    assert kept[1:].all() and kept[0].sum() == 2
+    assert found[0, kept[0]].tolist() == [0, 1]
+    counts = torch.bincount(found[1:].flatten(), minlength=6)
+    assert (counts > 60).all()  # each is drawn in about half of the videos
+    assert sampling.some_clips(clips, real, 9)[0].shape == (200, 6)

@@ -13,7 +13,7 @@ from video_files import real
 from lib.data import datasets
 from lib.data.sets import ut_interaction
 from lib.data.sets.flying_chairs import FlyingChairs
-from lib.data.snippets import Snippets, Whole, keep
+from lib.data.snippets import Snippets, Streams, Whole, keep
 from lib.data.transforms import Crops, ten_crops
 from lib.worlds import puppets
 
@@ -164,3 +164,40 @@ def test_real_clips():
     assert one["video"].shape == (3, 2, 3, 72, 96)
     assert one["motion"].float().abs().amax((1, 2, 3)).min() > 0
     assert one["relevant"].shape == (3,)
+
+
+def streams_of(fields=2):
+    return Streams((48, 48), 32, fields), datasets.Thinned(puppets.Puppets(
+        "test", 3, dials=replace(puppets.DIALS, size=48)), 16)
+
+
+def test_streams_read_videos_once_and_give_each_stream_its_entry():
+    streams, videos = streams_of()
+    for stream, key in Streams.KEYS.items():
+        one = streams(videos, stream, 3, 4)[1]
+        assert {key, "label"} <= {*one} and one[key].shape[0] == 3
+        assert one[key].shape[-2:] == (32, 32)
+        if stream != "RGB":
+            assert one[key].shape[1] == 2 * streams.fields
+    assert streams.whole(videos) is streams.whole(videos)
+    again = streams(videos, "flow", 3, 4)[1]["motion"]
+    assert torch.equal(streams(videos, "flow", 3, 4)[1]["motion"], again)
+
+
+def test_streams_tell_what_is_known_of_their_snippets():
+    streams, videos = streams_of()
+    one, truth = streams.sample(videos, 1, 5), streams.truth(videos, 5)
+    assert one["video"].shape == (5, 3, 32, 32)
+    assert one["mask"].shape == (5, 32, 32)
+    assert torch.equal(truth["relevant"][1], one["relevant"])
+    assert truth["label"].tolist() == [videos[i]["label"] for i in range(3)]
+
+
+@pytest.mark.parametrize("target, key", [("exact", "flow"),
+                                         ("dis", "motion")])
+def test_pairs_of_frames_come_with_the_flow_to_learn(target, key):
+    streams, videos = streams_of(fields=1)
+    one = streams.pairs(videos, target, 4)[0]
+    assert one["video"].shape == (1, 2, 3, 32, 32)
+    assert one[key].shape == (1, 2, 32, 32)
+    assert "flow" not in videos[0]  # the videos are as they were

@@ -240,3 +240,10 @@ def test_what_papermill_hands_over_is_checked(tmp_path):
     assert "released = 'false': must be True or" in done.stderr
     assert ("setps = 7: there is no such parameter; do you mean steps?"
             in done.stderr)
+
+
+def test_a_digest_tells_settings_that_matter():
+    one = {"split": 1, "steps": 5, "seeds": [0], "video": ""}
+    assert parameters.digest(one) == parameters.digest(
+        one | {"split": "1", "seeds": [1], "video": "my.mp4"})
+    assert parameters.digest(one) != parameters.digest(one | {"steps": 6})

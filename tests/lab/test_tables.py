@@ -121,11 +121,6 @@ def test_a_line_of_other_data_does_not_count_where_the_data_is_at_hand():
     assert not tables.Records.of(lines, wanted).missing  # data not at hand
 
 
-def test_the_wilson_interval_against_a_published_value():
-    got = tables.accuracy_interval(81, 263)  # Newcombe (1998), table I
-    assert got == pytest.approx((0.2553, 0.3662), abs=1e-4)
-
-
 def test_every_typed_figure_has_the_schema():
     entries = yaml.safe_load((ROOT / tables.PAPERS).read_text("utf-8"))
     for entry in entries:
@@ -231,3 +226,18 @@ def test_three_splits_are_averaged(tmp_path, capsys):
     assert three_splits.main([str(path), "ucf101"]) == 0
     shown = capsys.readouterr().out
     assert "60.0" in shown and "76.7" in shown and "+16.7" in shown
+
+
+def test_claims_of_differences_stand_beside_ours():
+    said = tables.frame({"full over base": {"A": 2.0},
+                         "full over other": {"A": "not given"},
+                         "new over base": {"A": 1.0}})
+    runs = {"flow: base": FIVE["base"], "flow: whole": FIVE["full"],
+            "flow: other": [0.6] * 5}
+    table = tables.claims(lines(**runs), said, "A", said.index,
+                          names={"full": "whole"}, stream="flow: ")
+    assert list(table.index) == ["flow: whole – flow: base",
+                                 "flow: whole – flow: other"]
+    assert list(table["paper's gain"]) == ["+2.0", "better"]
+    assert list(table["top-1, verdict"]) == ["confirmed", "contradicted"]
+    assert table["top-1, gain"].iloc[0].startswith("+5.0 ±")

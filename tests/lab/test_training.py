@@ -310,3 +310,100 @@ def test_fine_tuning_trains_late_parts_and_every_module():
                    if isinstance(m, nn.BatchNorm3d))
     with pytest.raises(ValueError, match="layer9.*named_modules"):
         training.fine_tune(net, "layer9")
+
+
+def test_equal_parts_start_equal_whatever_else_there_is():
+    torch.manual_seed(0)
+    small = nn.ModuleDict({"head": nn.Linear(4, 3)})
+    large = nn.ModuleDict({"block": nn.Conv2d(3, 8, 3),
+                           "head": nn.Linear(4, 3)})
+    assert not torch.equal(small["head"].weight, large["head"].weight)
+    before = torch.get_rng_state()
+    for model in (small, large):
+        training.first_weights(model, "seed 0")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(small["head"].weight, large["head"].weight)
+    training.first_weights(small, "seed 1")
+    assert not torch.equal(small["head"].weight, large["head"].weight)
+
+
+class Lines(torch.utils.data.Dataset):
+    """Points of two classes, as maps of frames if asked."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, i):
+        return {"x": torch.tensor([i % 2 - 0.5, 1.0]), "label": i % 2,
+                "video": torch.full((4, 3, 8, 8), 255 * (i % 2),
+                                    dtype=torch.uint8)}
+
+
+def moved(make, net):
+    """How far the parts of a network go in one step of rate 0.01."""
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    training.fit(net, Lines(), lambda model, batch: {
+        "loss": (model(batch["x"])[:, 0] - 3).square().mean()},
+        steps=1, batch=16, lr=0.01, optimizer=make, device="cpu")
+    return {name: (p - before[name]).abs().max().item()
+            for name, p in net.named_parameters() if p.ndim > 1}
+
+
+def test_two_rates_are_those_that_were_asked_for():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    step = moved(training.two_rates(torch.optim.AdamW, [net[0]], 0.1), net)
+    assert step["0.weight"] == pytest.approx(0.001, rel=0.02)
+    assert step["1.weight"] == pytest.approx(0.01, rel=0.02)
+
+
+def test_the_rate_of_a_gate_is_shared_by_its_inputs():
+    torch.manual_seed(0)
+    part = nn.ModuleDict({"attention": nn.Linear(2, 2)})
+    net = nn.Sequential(nn.Linear(2, 2), part)
+    part.forward = lambda x: part["attention"](x)
+    step = moved(training.gate_rates(net, torch.optim.AdamW, 0.5), net)
+    assert step["0.weight"] == pytest.approx(0.01, rel=0.02)
+    assert step["1.attention.weight"] == pytest.approx(0.0025, rel=0.02)
+
+
+@pytest.mark.parametrize("name", training.RECIPES)
+def test_every_recipe_trains(name):
+    torch.manual_seed(0)
+    net = nn.Linear(2, 2)
+
+    def step(model, batch):
+        return {"loss": nn.functional.cross_entropy(
+            model(batch["x"]), batch["label"])}
+
+    history = training.fit(net, Lines(), step, steps=60, batch=8, lr=0.1,
+                           device="cpu", **training.RECIPES[name])
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+def test_accuracy_reads_the_entries_that_it_is_told():
+    class Sign(nn.Module):
+        def forward(self, x):
+            return namedtuple("Output", ["logits"])(
+                x @ torch.tensor([[-1.0, 1.0], [0.0, 0.0]]))
+
+    assert training.accuracy("x", batch=5)(Sign(), Lines()) == 1.0
+
+
+def test_a_network_of_frames_learns_from_labels():
+    class Mean(nn.Module):
+        vector_channels = 1
+
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(0.1))
+
+        def features(self, video):
+            assert video.shape[1] == 3  # moments
+            return None, video.mean((2, 3, 4))[..., None] * self.scale
+
+    torch.manual_seed(0)
+    net = Mean()
+    assert training.tune_frames(net, Lines(), "video", 2, steps=20, batch=8,
+                                lr=0.1, device="cpu") is net
+    assert net.scale > 0.2 or net.scale < 0

@@ -275,3 +275,31 @@ def test_frame_average_is_the_mean_of_frames():
     torch.testing.assert_close(model(x).logits, by_hand)
     shuffled = model(x[:, torch.randperm(4)]).logits
     torch.testing.assert_close(model(x).logits, shuffled)
+
+
+def test_a_stream_starts_from_what_a_notebook_names(tmp_path):
+    puppets = bb.frame_cnn("small", "puppets")
+    file = tmp_path / "own.safetensors"
+    pretrained.save_weights(puppets, file)
+    x = torch.rand(1, 2, 3, 32, 32)
+    for weights in ("puppets", str(file)):
+        assert torch.equal(bb.stream_cnn("small", weights).eval()(x),
+                           puppets.eval()(x))
+    flow = bb.stream_cnn("small", str(file), 4)  # RGB weights are its start
+    assert flow.eval()(torch.rand(1, 2, 4, 32, 32)).shape[2] == 64
+    assert not torch.equal(bb.stream_cnn("small", "none").eval()(x),
+                           puppets.eval()(x))
+
+
+def test_a_file_of_weights_that_changes_is_another(tmp_path):
+    file = tmp_path / "own.safetensors"
+    assert pretrained.fingerprint("small", str(file)) == "no file"
+    seen = set()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        pretrained.save_weights(bb.frame_cnn("small"), file)
+        seen.add(pretrained.fingerprint("small", str(file)))
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(file.read_bytes())
+    assert len(seen) == 2
+    assert pretrained.fingerprint("small", str(copy)) in seen

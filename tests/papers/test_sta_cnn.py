@@ -403,3 +403,15 @@ def test_warm_up_counts_training_steps_and_is_kept():
     assert again(pairs(), ts).selected.all()
     for _ in range(2):
         assert again(pairs(), ts).selected.sum() == B
+
+
+def test_trust_is_what_the_weighted_test_weighs_with():
+    torch.manual_seed(0)
+    snippets = 3 * torch.randn(2, 9, 1, 5)
+    p = snippets.softmax(-1)[:, :, 0]
+    alpha = sta_cnn.trust(p, 4)
+    assert torch.allclose(alpha.sum(1), torch.ones(2))
+    assert ((alpha > 0).sum(1) == 4).all()
+    assert (alpha.argmax(1) == sta_cnn.entropy(p.log()).argmin(1)).all()
+    by_hand = sum(alpha[:, n, None] * p[:, n] for n in range(9))
+    assert torch.allclose(sta_cnn.weighted(snippets, 4), by_hand)

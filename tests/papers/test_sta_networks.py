@@ -407,3 +407,50 @@ def test_wrong_input_is_explained():
     for valid in (VALID[:, 1:], VALID & False):
         with pytest.raises(ValueError, match="real clip in each row"):
             classifier()(clips(), valid)
+
+
+def test_true_gates_are_the_share_of_a_step():
+    relevant = torch.tensor([[1.0, 1, 0, 0, 1, 0, 0, 0]])
+    assert sta_networks.true_gates(relevant, 4).tolist() == [
+        pytest.approx([0.95, 0.05, 0.5, 0.05])]
+
+
+def small(module):
+    """A classifier of clips of 4 frames with one module inside."""
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.module = nn.Conv3d(3, 4, 1), module
+
+        def forward(self, clips):
+            return self.module(self.conv(clips.movedim(1, 2))).movedim(2, 1)
+
+    torch.manual_seed(0)
+    return sta_networks.KnowingClassifier(Backbone(), 4, 2).eval()
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_a_classifier_that_knows_the_frames_of_the_action(even):
+    net = small(sta_networks.TrueGates(4, (4, 8, 8), even=even))
+    video, relevant = torch.rand(2, 4, 3, 8, 8), torch.eye(4)[:2]
+    with torch.no_grad():
+        out = net(video, relevant)
+        other = net(video, torch.eye(4)[2:])
+    wanted = torch.full((2, 4), 0.275) if even else (
+        0.05 + 0.9 * relevant)
+    assert torch.allclose(out.when, wanted)
+    assert torch.allclose(out.logits, other.logits) == even
+
+
+def test_changed_gates_are_those_of_a_copy():
+    module = sta_networks.STA(4, (4, 8, 8))
+    with torch.no_grad():
+        module.conv2.weight.normal_()
+    net, video = small(module), torch.rand(2, 4, 3, 8, 8)
+    ones = sta_networks.with_gates(net, torch.ones_like)
+    back = sta_networks.with_gates(net, lambda w: w.flip(2))
+    with torch.no_grad():
+        before = net(video)
+        assert torch.equal(ones(video).gates, torch.ones_like(before.gates))
+        assert torch.allclose(back(video).gates, before.gates.flip(2))
+        assert torch.equal(net(video).logits, before.logits)

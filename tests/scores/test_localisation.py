@@ -366,3 +366,33 @@ def test_released_segments_use_a_multiple_of_uniform():
 def test_unknown_recipe_is_named():
     with pytest.raises(ValueError, match="'mine'.*paper"):
         loc.segments_from_weights(torch.ones(1, 3), 1, recipe="mine")
+
+
+def test_box_scores_count_frames_of_the_action_alone():
+    where = torch.zeros(2, 2, 8, 8)
+    where[:, 0, 2:4, 2:4] = 1  # right in the first frame, nothing after it
+    true = torch.tensor([16.0, 16, 32, 32]).expand(2, 2, 4)
+    outputs = {"where": where, "logits": torch.eye(2) * 5,
+               "label": torch.arange(2)}
+    relevant = torch.tensor([[True, False]] * 2)
+    some = loc.box_scores(outputs, {"boxes": true, "relevant": relevant},
+                          (64, 64), true)
+    every = loc.box_scores(outputs, {"boxes": true}, (64, 64), true)
+    assert (some["box@0.2"], every["box@0.2"]) == (1.0, 0.5)
+    assert some["frame mAP@0.3"] == 1.0
+    # the frame is 16 times as large as the box
+    assert (some["full frame@0.05"], some["full frame@0.1"]) == (1.0, 0.0)
+
+
+def test_segment_scores_of_the_truth_and_of_the_lazy():
+    when = torch.zeros(2, 8)
+    when[0, 2:4] = when[1, 4:8] = 1
+    outputs = {"when": when, "logits": torch.eye(2) * 5,
+               "label": torch.arange(2)}
+    truth = {"segments": [torch.tensor([[1.0, 2]]), torch.tensor([[2.0, 4]])],
+             "fps": torch.tensor([2.0, 2])}
+    found = loc.segment_scores(outputs, truth)
+    assert found["segment@0.5"] == found["released segment@0.5"] == 1.0
+    # a quarter and a half of the videos
+    assert found["predict all@0.2"] == 1.0
+    assert found["predict all@0.4"] == 0.5

@@ -358,3 +358,25 @@ def test_fuse_is_the_mean_of_probabilities():
 def test_fuse_refuses_what_does_not_match(shapes, weights, message):
     with pytest.raises(ValueError, match=message):
         metrics.fuse([torch.zeros(shape) for shape in shapes], weights)
+
+
+def test_order_counts_mirror_images_alone():
+    logits = torch.tensor([[2.0, 1, 9], [1, 2, 9], [1, 2, 9], [1, 1, 9],
+                           [0, 0, 1]])
+    label = torch.tensor([0, 1, 0, 1, 2])
+    # right, right, wrong, a tie, and a class that has no mirror image
+    assert metrics.order(logits, label, [(0, 1)]) == 0.5
+    assert math.isnan(metrics.order(logits, label, []))
+
+
+def test_reach_of_a_cell_that_is_a_place_and_of_one_that_sees_all():
+    local = nn.AvgPool2d(4)
+    frames = torch.rand(2, 3, 32, 32)
+    assert [*metrics.reach(local, frames).values()] == [1.0, 1.0, 1.0]
+
+    def everywhere(x):
+        return local(x) * 0 + x.mean((2, 3), keepdim=True)
+
+    found = metrics.reach(everywhere, frames)
+    assert [*found] == [f"{n} × {n} of 8 × 8 cells" for n in (1, 3, 5)]
+    assert [*found.values()] == pytest.approx([n * n / 64 for n in (1, 3, 5)])
