@@ -29,7 +29,7 @@ from nbclient.exceptions import (
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
-KEPT = ("tags", "reason", "jupyter")
+KEPT = ("tags", "jupyter")
 # What torch's own kernels and oneDNN may use, where the processor has it.
 PROCESSORS = {
     "native": {},
@@ -83,8 +83,7 @@ def differences(stored: nbformat.NotebookNode,
     pairs = zip(*([c for c in notebook.cells if c.cell_type == "code"]
                   for notebook in (stored, found)), strict=True)
     return [number for number, (before, after) in enumerate(pairs)
-            if "nbval-ignore-output" not in before.metadata.get("tags", ())
-            and text(before) != text(after)]
+            if text(before) != text(after)]
 
 
 def text(cell: nbformat.NotebookNode) -> list[tuple[str, str]]:

@@ -367,12 +367,16 @@ def both(tmp_path):
     return whole, path
 
 
+def sets_of(path, fields):
+    return (datasets.Videos([record(path)], classes=["x"], frames=4, size=64,
+                            fields=fields),
+            datasets.load(n_train=1, n_val=1, n_test=1, frames=4,
+                          fields=fields).test)
+
+
 def test_motion_is_the_flow_that_follows_each_frame(both):
     whole, path = both
-    real = datasets.Videos([record(path)], classes=["x"], frames=4, size=64,
-                           fields=2)
-    drawn = datasets.load(n_train=1, n_val=1, n_test=1, frames=4,
-                          fields=2).test
+    real, drawn = sets_of(path, 2)
     starts = torch.tensor([2, 6, 10, 13])  # frames end at 15
     by_hand = flow.stacked(whole[starts[:, None] + torch.arange(3)])
     for one in (real[0], drawn[0]):
@@ -385,10 +389,7 @@ def test_motion_is_the_flow_that_follows_each_frame(both):
 
 def test_a_part_of_each_video(both):
     whole, path = both
-    real = datasets.Videos([record(path)], classes=["x"], frames=4, size=64,
-                           fields=1)
-    drawn = datasets.load(n_train=1, n_val=1, n_test=1, frames=4,
-                          fields=1).test
+    real, drawn = sets_of(path, 1)
     for data in (real, drawn):
         first, last = data.between(0, 0.5)[0], data.between(0.5, 1)[0]
         assert torch.equal(first["video"], whole[[1, 3, 5, 7]])

@@ -1,7 +1,7 @@
 """A notebook in a real browser: run all cells, move the slider, look.
 
 As a command it does so with any notebook and leaves screenshots:
-`python tests/notebooks/test_jupyterlab.py NOTEBOOK.ipynb FOLDER`;
+`python tests/test_jupyterlab.py NOTEBOOK.ipynb FOLDER`;
 it fails if a cell wrote an error or the slider changed no picture.
 Needs `pip install playwright` and a Chromium on the PATH.
 """
