@@ -17,5 +17,6 @@ def show(thing: Callable) -> Markdown:
     notebook that was not refreshed after its `lib` file changed.
     """
     source = textwrap.dedent(inspect.getsource(thing)).rstrip()
-    path = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
+    file = Path(inspect.getsourcefile(thing)).resolve()  # lib may be a link
+    path = file.relative_to(ROOT).as_posix()
     return Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib import ROOT
 from lib.scores import metrics
 from lib.show import figures, layout, source
 from lib.show.diagram import diagram
@@ -344,6 +345,14 @@ def test_show_links_the_file_and_follows_the_source():
     shown = source.show(figures.strip).data
     assert shown.startswith("[`lib/show/figures.py`](../lib/show/figures.py)")
     assert "```python\ndef strip(" in shown and shown.endswith("\n```")
+
+
+def test_show_finds_a_lib_that_is_a_link(tmp_path, monkeypatch):
+    (tmp_path / "lib").symlink_to(ROOT / "lib")
+    monkeypatch.setattr(source.inspect, "getsourcefile", lambda thing: str(
+        tmp_path / "notebooks/../lib/show/figures.py"))
+    (tmp_path / "notebooks").mkdir()
+    assert "(../lib/show/figures.py)" in source.show(figures.strip).data
 
 
 def test_images_and_source_print_no_address():
