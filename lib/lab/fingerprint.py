@@ -5,7 +5,8 @@ names is followed: functions, classes with their methods, and values such as
 a table of networks. What a package from outside does is known by its name
 alone. A definition counts by its name and its code, not by its file: moving
 it changes nothing, changing what it does changes the key of every run that
-can reach it. Comments, docstrings and layout do not count.
+can reach it. Comments, docstrings and layout do not count. The key itself,
+of this digest and the settings, is made in `study.py`.
 """
 
 import ast

@@ -24,7 +24,7 @@ from lib.data.sets import SETS
 from lib.lab import training
 from lib.lab.registry import Registry
 from lib.networks.cnn2d import PUBLISHED, SMALL
-from lib.networks.released import MAKERS, TORCHVISION
+from lib.networks.released3d import MAKERS, TORCHVISION
 from lib.worlds import actions
 
 RATES = ("lr", "lr_baseline", "lr_finetune", "lr_c3d", "lr_t", "lr_san",

@@ -4,7 +4,7 @@ The 3D ResNet of JSTA (Yu et al., Pattern Recognition Letters 112, 2018) and
 C3D, each also in a size for laptops. All map clips ``(N, T, 3, H, W)``,
 floats in [0, 1], to ``(N, T', C, h, w)``; each owns the mean and deviation it
 expects. Inside, stages hand on ``(N, C, T', h, w)``, as torch's 3D layers do.
-Networks with released weights of their own are in released.py.
+Networks with released weights of their own are in released3d.py.
 """
 
 import re

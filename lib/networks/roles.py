@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import ROOT
-from lib.networks import cnn3d, pretrained, released
+from lib.networks import cnn3d, pretrained, released3d
 
 ROLES = ("base", "MARS", "flow", "C3D", "P3D-199", "ResNet-152")
 LENGTHS = {"c3d": 16, "p3d199": 16, "resnet152": 16}  # made for clips of 16
@@ -74,7 +74,7 @@ def stream(role: str, backbone: str, weights: str = "none",
         if role == "flow":
             return Stream(FlowAsColours(net), window, [])
     else:
-        net = released.pretrained3d(
+        net = released3d.pretrained3d(
             name, ROOT / files[role] if role in files else start)
     if role == "flow":
         # learned on frames whose shorter side is 256; a video of 4:3 is

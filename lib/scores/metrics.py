@@ -3,7 +3,8 @@
 An attention score means little alone, so each comes as a `Score` beside its
 chance level: what attention spread evenly over the same frames would get.
 `attention_scores` gives all that a model's output and the truth allow.
-Inputs are CPU tensors; boxes and segments are scored in `localisation.py`.
+Inputs are CPU tensors; boxes and segments are scored in `localisation.py`,
+intervals over seeds are in `lib/lab/tables.py`.
 """
 
 import math

@@ -15,7 +15,7 @@ import pytest
 import torch
 from machine import DEVICE, measure, seconds
 
-from lib.networks.released import pretrained3d
+from lib.networks.released3d import pretrained3d
 from lib.papers import sta_networks
 from lib.scores import metrics
 

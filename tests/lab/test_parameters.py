@@ -208,7 +208,7 @@ def test_another_backbone_needs_other_weights(backbone, weights, words):
 
 
 def test_the_backbones_of_the_tables_are_there():
-    from lib.networks import cnn3d, pretrained, released
+    from lib.networks import cnn3d, pretrained, released3d
 
     for name, weights in parameters.FRAMES.items():
         if weights[0] == "puppets":
@@ -216,7 +216,7 @@ def test_the_backbones_of_the_tables_are_there():
     for name in parameters.CLIPS:
         cnn3d.clip_cnn(name)
     for name in {*parameters.WINDOWS} - {*parameters.CLIPS}:
-        assert name in (*released.MAKERS, *released.TORCHVISION)
+        assert name in (*released3d.MAKERS, *released3d.TORCHVISION)
 
 
 SOURCES = ("steps: int = 5  # of training\nreleased: bool = True  # which",

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import ROOT
-from lib.networks import cnn3d, released
-from lib.networks.released import pretrained3d
+from lib.networks import cnn3d, released3d
+from lib.networks.released3d import pretrained3d
 from lib.papers import sta_networks
 from lib.scores import metrics
 
@@ -22,8 +22,8 @@ from lib.scores import metrics
 def tiny(seed=0):
     """A ResNet of the published shape in a size for tests, part trained."""
     torch.manual_seed(seed)
-    net = released.resnet(
-        released.Bottleneck, (1, 1, 1, 2), (4, 4, 8, 8), 2,
+    net = released3d.resnet(
+        released3d.Bottleneck, (1, 1, 1, 2), (4, 4, 8, 8), 2,
         mean=(0.5,) * 3, std=(0.25,) * 3)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm3d):  # as if it had been trained

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib.networks import released
+from lib.networks import released3d
 from lib.papers import sta_networks
 
 # torch fills in old files' missing counts of batches, on the CPU
@@ -58,20 +58,20 @@ def checkpoint(network, device="meta"):
     return {"epoch": 3, "arch": "any", "state_dict": state}
 
 
-@pytest.mark.parametrize("network", released.MAKERS)
+@pytest.mark.parametrize("network", released3d.MAKERS)
 @FILLS_IN
 def test_every_released_name_has_its_place(network):
     """And modules that were inserted before keep their weights."""
     side = 160 if network == "p3d199" else 112
     with torch.device("meta"):
-        net, file = released.pretrained3d(network), checkpoint(network)
+        net, file = released3d.pretrained3d(network), checkpoint(network)
         clip = torch.rand(1, 16, len(net.mean), side, side)
-        assert not released.load_released(net, file).missing_keys
+        assert not released3d.load_released(net, file).missing_keys
         ours = [name for name in net.state_dict()
                 if not name.endswith("num_batches_tracked")]
         assert len(ours) == len(shapes_of(network)) - 2
         added = sta_networks.insert(net, clip, sta_networks.STA)
-    done = released.load_released(net, file)
+    done = released3d.load_released(net, file)
     last = "fc8" if network == "c3d" else "fc"
     assert done.unexpected_keys == [f"{last}.weight", f"{last}.bias"]
     assert sorted(done.missing_keys) == sorted(
@@ -166,8 +166,8 @@ class Named:
     ("resnet18", 48), ("resnext101", 48), ("p3d199", 48), ("c3d", 112)])
 def test_a_released_file_makes_the_network_that_it_names(network, side):
     state = checkpoint(network, "cpu")
-    net = released.MAKERS[network]().eval()
-    done = released.load_released(net, state)
+    net = released3d.MAKERS[network]().eval()
+    done = released3d.load_released(net, state)
     assert not done.missing_keys and len(done.unexpected_keys) == 2
     clips, named = torch.rand(1, 16, 3, side, side), Named(state["state_dict"])
     with torch.no_grad():
@@ -183,15 +183,15 @@ def test_a_released_file_makes_the_network_that_it_names(network, side):
 
 
 def test_a_file_is_read_without_running_what_it_holds(tmp_path):
-    net = released.MAKERS["resnet18"]()
+    net = released3d.MAKERS["resnet18"]()
     good = checkpoint("resnet18", "cpu")
     torch.save(good, tmp_path / "good.pth")
-    released.load_released(net, tmp_path / "good.pth")
+    released3d.load_released(net, tmp_path / "good.pth")
     assert torch.equal(net.stages["stem"][0].weight,
                        good["state_dict"]["module.conv1.weight"])
     torch.save({"state_dict": Touch(tmp_path / "ran")}, tmp_path / "bad.pth")
     with pytest.raises(Exception, match="(?i)weights_only|unsupported"):
-        released.load_released(net, tmp_path / "bad.pth")
+        released3d.load_released(net, tmp_path / "bad.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -219,8 +219,8 @@ def test_c3d_s_numbered_layers_are_known():
         layer, part = name.split(".")
         state[f"{numbers[layer]}.{part}"] = torch.zeros(shape, device="meta")
     with torch.device("meta"):
-        net = released.pretrained3d("c3d")
-    done = released.load_released(net, state)
+        net = released3d.pretrained3d("c3d")
+    done = released3d.load_released(net, state)
     assert not done.missing_keys
     assert done.unexpected_keys == ["fc8.weight", "fc8.bias"]
 
@@ -236,7 +236,7 @@ def test_torchvision_s_weights_load_before_modules(monkeypatch):
         return theirs.state_dict()
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", get)
-    net = released.pretrained3d("mc3_18", "kinetics").eval()
+    net = released3d.pretrained3d("mc3_18", "kinetics").eval()
     assert net.channels == 512
     clip = torch.rand(1, 4, 3, 32, 32)
     with torch.no_grad():
@@ -253,8 +253,8 @@ def small(network="resnet"):
     torch.manual_seed(0)
     statistics = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     if network == "p3d":
-        return released.p3d((1, 1, 1, 1), (2, 2, 2, 2), **statistics)
-    return released.resnet(released.Bottleneck, (1, 1, 1, 1), (4, 4, 4, 4),
+        return released3d.p3d((1, 1, 1, 1), (2, 2, 2, 2), **statistics)
+    return released3d.resnet(released3d.Bottleneck, (1, 1, 1, 1), (4, 4, 4, 4),
                            2, 2, **statistics)
 
 
@@ -281,7 +281,7 @@ def test_gradients_reach_every_parameter(network):
 
 @FILLS_IN
 def test_wrong_input_is_explained(tmp_path):
-    make = released.pretrained3d
+    make = released3d.pretrained3d
     with pytest.raises(ValueError, match="resnet50.*resnext101.*r3d_18"):
         make("resnet50")
     with pytest.raises(ValueError, match="kinetics.*path of the released"):
@@ -293,7 +293,7 @@ def test_wrong_input_is_explained(tmp_path):
                          ("resnext101", "c3d", "p3d199"))
         with pytest.raises(FileNotFoundError, match="nowhere.pth"):
             make("c3d", str(tmp_path / "nowhere.pth"))
-    load = released.load_released
+    load = released3d.load_released
     with pytest.raises(ValueError, match=r"conv1.weight is \(64, 2.*flow"):
         load(rgb, checkpoint("resnext101_flow"))
     with pytest.raises(ValueError, match="another network"):
