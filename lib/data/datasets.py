@@ -45,8 +45,6 @@ class _Splits(NamedTuple):
 class Splits(_Splits):
     """The datasets of the three splits, and the names of the classes."""
 
-    reader = ""  # the digest of the code that reads lists and true answers
-
     @functools.cached_property
     def digest(self) -> str:
         """Tells the data from any other: 16 hex digits.
@@ -55,8 +53,7 @@ class Splits(_Splits):
         has a file of another size in its place, or is read in another way,
         has not.
         """
-        told = [self.classes, self.reader,
-                *(part.contents() for part in self[:3])]
+        told = [self.classes, *(part.contents() for part in self[:3])]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
@@ -120,6 +117,8 @@ class Videos(_Parted):
     said here, or samples of more than LARGEST bytes.
     """
 
+    reader = ""  # the digest of the code that read lists and true answers
+
     def __init__(
         self, records: Sequence[Record], *, classes: Sequence[str],
         frames: int = 16, size: int = 64, fields: int = 0,
@@ -156,10 +155,10 @@ class Videos(_Parted):
             return False
         return True
 
-    def contents(self) -> list[tuple]:
-        """Name, label, number of files and bytes of each video."""
-        return [(r.name, r.label, *decode.stamp(r.path)[:2])
-                for r in self.records]
+    def contents(self) -> tuple[str, list[tuple]]:
+        """The reader's digest; name, label, files and bytes of each video."""
+        return self.reader, [(r.name, r.label, *decode.stamp(r.path)[:2])
+                             for r in self.records]
 
     def identity(self, i: int) -> str:
         """All that sample i depends on: its file and the settings."""
@@ -340,6 +339,7 @@ def load(
         for records in (train, val, found.test)
     )
     splits = Splits(*parts, found.classes)
-    splits.reader = _code(f"lib/data/sets/{dataset}.py",
-                          "lib/data/sets/records.py")
+    for part in splits[:3]:
+        part.reader = _code(f"lib/data/sets/{dataset}.py",
+                            "lib/data/sets/records.py")
     return splits

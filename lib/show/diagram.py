@@ -46,7 +46,13 @@ def diagram(boxes: Mapping[str, tuple[float, float, str]],
             facecolor=COLOURS[kind], edgecolor=layout.QUIET, linewidth=0.8))
         ax.text(column, lane, text, ha="center", va="center", size=8)
     for start, end, shape in arrows:
-        _arrow(ax, boxes[start][:2], boxes[end][:2], shape)
+        # lanes to the other ends of the arrows that share an end with this
+        lanes_off = [boxes[b if a == start else a][1] - boxes[start][1]
+                     for a, b, _ in arrows if (a == start) != (b == end)
+                     and boxes[a][0] < boxes[b][0]]
+        _arrow(ax, boxes[start][:2], boxes[end][:2], shape,
+               below=min(lanes_off, default=0) < 0
+               or max(lanes_off, default=0) <= 0)
     kinds = {kind for _, _, kind in boxes.values()}
     for i, kind in enumerate(k for k in COLOURS if k in kinds):
         figure.text(0.99 - 0.07 * (len(kinds) - i), 0.985, kind, va="top",
@@ -56,7 +62,8 @@ def diagram(boxes: Mapping[str, tuple[float, float, str]],
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float],
-           carries: str) -> None:
+           carries: str, below: bool) -> None:
+    # below: of a level arrow the shape may stand there, no arrow crosses it
     (x0, y0), (x1, y1) = start, end
     rise, bend = TALL / 2 - 0.02, 0.0
     if x1 > x0:
@@ -73,11 +80,17 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float],
         connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0))
     name, _, shape = carries.partition(" ")
     middle, level = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
+    both = f"{name}\n{shape}".strip()
     if x1 > x0 and y1 == y0:  # its name above the arrow, its shape below
-        for text, place in ((name, "bottom"), (shape, "top")):
+        upper, lower = (name, shape) if below else (both, "")
+        for text, place in ((upper, "bottom"), (lower, "top")):
             ax.text(middle, level + (0.04 if place == "top" else -0.04), text,
                     ha="center", va=place, size=7.5, color=SHAPE)
-    else:
-        down = 0.12 if x1 < x0 else 0.0
-        ax.text(middle + 0.06, level + down, f"{name}\n{shape}".strip(),
-                size=7.5, color=SHAPE, va="center", ha="left")
+    else:  # beside the arrow, on the side to which it does not go
+        right, down, place = (
+            (0.14, 0.16, "top") if bend and y1 > y0 else
+            (0.06, 0.12, "center") if bend else
+            (0.06, 0.0, "center") if x1 == x0 else
+            (0.06, 0.0, "bottom") if y1 > y0 else (0.06, -0.06, "top"))
+        ax.text(middle + right, level + down, both, size=7.5, color=SHAPE,
+                va=place, ha="left")
