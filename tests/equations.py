@@ -31,40 +31,29 @@ TITLES = {
         8: "Input gate with the extra input",
         9: "Forget gate with the extra input",
         10: "Output gate with the extra input",
-        11: "Candidate memory with the extra input",
-        12: "Memory of the LSTM",
+        11: "Candidate memory with the extra input", 12: "Memory of the LSTM",
         13: "Hidden state of the LSTM",
         14: "Fusion of the streams' position scores",
         15: "Fusion of the streams' frame scores",
         16: "Class from both streams' states",
         17: "Cross entropy over all steps",
         18: "Distance of maps to the silhouette",
-        19: "Cross entropy plus the actor's share",
-    },
+        19: "Cross entropy plus the actor's share"},
     "jsta": {
-        1: "Basic recurrent network",
-        2: "LSTM with three gates",
-        3: "Soft attention over positions",
-        4: "Spatial attention of SCA-CNN",
-        5: "Attention of the GCA-LSTM",
-        6: "The same by convolutions",
-        7: "Weight of each frame",
-        8: "Attention to the skeleton's joints",
-        9: "Attention to the skeleton's frames",
-        10: "The ReLU activation",
+        1: "Basic recurrent network", 2: "LSTM with three gates",
+        3: "Soft attention over positions", 4: "Spatial attention of SCA-CNN",
+        5: "Attention of the GCA-LSTM", 6: "The same by convolutions",
+        7: "Weight of each frame", 8: "Attention to the skeleton's joints",
+        9: "Attention to the skeleton's frames", 10: "The ReLU activation",
         11: "Convolution in three dimensions",
-        12: "Spatial and temporal branch",
-        13: "Softmax of both: first gate",
+        12: "Spatial and temporal branch", 13: "Softmax of both: first gate",
         14: "Map behind the first gate",
         15: "Softmax of two convolutions: second gate",
-        16: "Map behind the second gate",
-        17: "Shortcut around both gates",
-        18: "Both directions' states joined",
-        19: "Importance of each clip",
+        16: "Map behind the second gate", 17: "Shortcut around both gates",
+        18: "Both directions' states joined", 19: "Importance of each clip",
         20: "Softmax of importance over clips",
         21: "Cross entropy plus weight decay",
-        22: "First states from the mean clip",
-    },
+        22: "First states from the mean clip"},
     "where_and_when": {
         1: "Mask multiplied into frame features",
         2: "Energy of each frame per step",
@@ -76,21 +65,16 @@ TITLES = {
         8: "Total variation of each mask",
         9: "Contrast between mask and background",
         10: "Unimodality penalty over all steps",
-        11: "Log-concavity penalty of one sequence",
-    },
+        11: "Log-concavity penalty of one sequence"},
     "sta_cnn": {
         1: "Confidence, one over the entropy",
         2: "Entropy of a snippet's prediction",
-        3: "Flow predicted from a pair",
-        4: "Squared error beyond a tolerance",
-        5: "Class scores summed over positions",
-        6: "Auxiliary cross entropy",
+        3: "Flow predicted from a pair", 4: "Squared error beyond a tolerance",
+        5: "Class scores summed over positions", 6: "Auxiliary cross entropy",
         7: "Importance by each position's weights",
-        8: "Softmax over positions",
-        9: "Weighted pooling of the map",
+        8: "Softmax over positions", 9: "Weighted pooling of the map",
         10: "Cross entropy plus auxiliary loss",
-        11: "Snippets weighted by their confidence",
-    },
+        11: "Snippets weighted by their confidence"},
     "sta_networks": {
         1: "Temporal attention as a composition",
         2: "Each step squeezed to one",
@@ -98,9 +82,7 @@ TITLES = {
         4: "The clip squeezed to channels",
         5: "Squeezing to steps and channels",
         6: "Both attentions in one composition",
-        7: "Gates multiplied into the map",
-    },
-}
+        7: "Gates multiplied into the map"}}
 
 # (paper, number): why there is nothing to implement, as for a definition.
 NOTHING: dict[tuple[str, int], str] = {
@@ -122,8 +104,7 @@ Places = dict[tuple[str, int], list[tuple[str, str]]]
 
 _MENTION = re.compile(
     r"(?:(\w+)\s+)?\bEqs?\.\s*"
-    r"(\(\d+\)(?:\s*(?:[-–,]|and|to|, and)\s*\(\d+\))*)"
-)
+    r"(\(\d+\)(?:\s*(?:[-–,]|and|to|, and)\s*\(\d+\))*)")
 _STEP = re.compile(r"(\S*?)\s*\((\d+)\)")
 
 
@@ -150,8 +131,7 @@ def functions(root: Path) -> Places:
             if paper not in TITLES:
                 raise ValueError(
                     f"{file}: {name}: `Eq. {mention}` of which paper? Name "
-                    f"it in front: {', '.join(TITLES)}"
-                )
+                    f"it in front: {', '.join(TITLES)}")
             for number in numbers(mention):
                 _add(places, (paper, number), (file, name))
     return places
@@ -174,9 +154,7 @@ def tests(root: Path) -> Places:
                     "mark.equation as literals"
                 ) from error
             if not name.split(".")[-1].startswith("test_"):
-                raise ValueError(
-                    f"{file}: {name} is marked but is no test_"
-                )
+                raise ValueError(f"{file}: {name} is marked but is no test_")
             for number in found:
                 _add(places, (paper, number), (file, name))
     return places
@@ -191,8 +169,7 @@ def problems(root: Path) -> list[str]:
             if number not in TITLES.get(paper, ()):
                 found.append(
                     f"{_names(where)} {what} {paper} Eq. ({number}), "
-                    "which does not exist"
-                )
+                    "which does not exist")
     for paper, titles in TITLES.items():
         for number in titles:
             key, equation = (paper, number), f"{paper} Eq. ({number})"
@@ -206,7 +183,6 @@ def problems(root: Path) -> list[str]:
 
 
 def markdown(root: Path) -> str:
-    """The ledger as Markdown."""
     code, checks = functions(root), tests(root)
     lines = [
         "# The equation ledger",
@@ -215,16 +191,11 @@ def markdown(root: Path) -> str:
         "which tests",
         "check it. Made by `python tests/equations.py --write` from the "
         "docstrings of lib",
-        "and the marks of the tests; a test fails when it is out of date.",
-    ]
+        "and the marks of the tests; a test fails when it is out of date."]
     for paper, titles in TITLES.items():
         lines += [
-            "",
-            f"## {paper}",
-            "",
-            "| Eq. | What it says | Function | Tests |",
-            "|---|---|---|---|",
-        ]
+            "", f"## {paper}", "", "| Eq. | What it says | Function | Tests |",
+            "|---|---|---|---|"]
         for number, title in titles.items():
             key = paper, number
             function = NOTHING.get(key) or _names(code.get(key, []))
@@ -264,10 +235,8 @@ def _names(places: list[tuple[str, str]]) -> str:
         files[file].append(f"`{name}`")
     return (
         "; ".join(
-            f"{file}: {', '.join(names)}" for file, names in files.items()
-        )
-        or "–"
-    )
+            f"{file}: {', '.join(names)}" for file, names in files.items())
+        or "–")
 
 
 def main() -> None:

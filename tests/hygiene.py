@@ -15,8 +15,7 @@ import yaml
 
 SECTIONS = (
     "the idea", "the world", "the model", "train", "what it looks at",
-    "the paper's tables", "why", "paper and code", "exercises",
-)
+    "the paper's tables", "why", "paper and code", "exercises")
 CELLS, LINES = (30, 45), 450  # code cells of a paper's notebook, all lines
 FORBIDDEN = {
     r"^\s*[!%]+\s*(pip|conda)\b": "installs packages",
@@ -67,14 +66,12 @@ def parameters(notebook, path: Path) -> Iterator[str]:
     later = cells[cells.index(found[0]) + 1:]
     read = {
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     if any("parameters=globals()" in cell.source for cell in later):
         read.add("results")  # a study takes it from there
     stored = {
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     lines = found[0].source.split("\n")
     for node in ast.parse(found[0].source).body:
         line = lines[node.end_lineno - 1]
@@ -146,8 +143,7 @@ def stable(notebook, path: Path) -> Iterator[str]:
         for output in cell.outputs:
             data = output.get("data", {})
             text = output.get("text", "") + "".join(
-                part for kind, part in data.items() if kind[:5] == "text/"
-            )
+                part for kind, part in data.items() if kind[:5] == "text/")
             for pattern, why in UNSTABLE.items():
                 if found := re.search(pattern, text):
                     yield f"an output shows {why}: {found[0]!r}"

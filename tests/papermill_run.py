@@ -35,28 +35,13 @@ def papermill(
     command = [
         sys.executable, "-m", "papermill", str(notebook), str(output),
         "--kernel", "python3", "--no-progress-bar", "--execution-timeout",
-        str(seconds), *arguments,
-    ]
+        str(seconds), *arguments]
     done = subprocess.run(
         command, cwd=cwd, env=os.environ | CALM, capture_output=True,
-        text=True, timeout=seconds + 30,
-    )
+        text=True, timeout=seconds + 30)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "unknown parameter" not in done.stderr, done.stderr[-4000:]
     return nbformat.read(output, as_version=4)
-
-
-def run_preset(
-    number: str, preset: str, folder: Path, *, seconds: int = 180
-) -> nbformat.NotebookNode:
-    """Run notebook `number` ("03") with one of its presets into `folder`."""
-    found = sorted((ROOT / "notebooks").glob(f"{number}_*.ipynb"))
-    assert len(found) == 1, f"notebooks/{number}_*.ipynb: found {len(found)}"
-    settings = ROOT / "notebooks" / "presets" / number / f"{preset}.yaml"
-    return papermill(
-        found[0], folder / found[0].name, "-f", str(settings),
-        seconds=seconds,
-    )
 
 
 # Appended to a notebook: its tables again, from registries made up here.
@@ -94,12 +79,12 @@ for case, (share, stale) in CASES.items():
 """
 
 
-def tables_again(number: str, folder: Path) -> dict[str, str]:
+def check_tables(number: str, folder: Path) -> None:
     """Run notebook `number` at the tiny scale, then its tables four times.
 
     They are drawn again from made-up registries, in which runs have all
-    metrics: a whole one, one with holes, a stale and an empty one. What
-    each printed is returned by name.
+    metrics: a whole one, one with holes, a stale and an empty one; and say
+    what the records are.
     """
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, 4)
@@ -119,13 +104,7 @@ def tables_again(number: str, folder: Path) -> dict[str, str]:
     text = "".join(
         output.get("text", "") + output.get("data", {}).get("text/plain", "")
         for output in done.cells[-1].outputs)
-    parts = text.split("case ")[1:]
-    return {part.split("\n")[0]: part for part in parts}
-
-
-def check_tables(number: str, folder: Path) -> None:
-    """The tables of a notebook say what the records are."""
-    said = tables_again(number, folder)
+    said = {part.split("\n")[0]: part for part in text.split("case ")[1:]}
     assert set(said) == {"whole", "half", "stale", "empty"}
     assert "recorded runs" in said["whole"]
     for case in ("whole", "stale"):

@@ -60,11 +60,9 @@ def result(notebook: str) -> str:
 
 
 def render(text: str) -> str:
-    """The README with every marked result filled in."""
     return re.sub(
         r"(<!--(\d\d)-->).*?(<!--/\2-->)",
-        lambda found: f"{found[1]}{result(found[2])}{found[3]}", text,
-    )
+        lambda found: f"{found[1]}{result(found[2])}{found[3]}", text)
 
 
 def picture() -> bytes:
@@ -72,8 +70,7 @@ def picture() -> bytes:
     path = ROOT / "notebooks" / "03_where_and_when.ipynb"
     (cell,) = (
         cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-        if "readme" in cell["metadata"].get("tags", ())
-    )
+        if "readme" in cell["metadata"].get("tags", ()))
     images = [out["data"]["image/jpeg"] for out in cell["outputs"]
               if "image/jpeg" in out.get("data", {})]
     return base64.b64decode("".join(images[0]))

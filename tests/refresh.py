@@ -58,15 +58,13 @@ def refresh(path: Path, *, timeout: int = 600) -> None:
 
 def execute(path: Path, *, timeout: int = 600,
             **environment: str) -> nbformat.NotebookNode:
-    """The notebook as it is after a run; the file stays as it was."""
     notebook = nbformat.read(path, as_version=4)
     at = [0]
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=timeout, record_timing=False,
         store_widget_state=False, coalesce_streams=True,
         resources={"metadata": {"path": str(path.resolve().parent)}},
-        on_cell_start=lambda cell, cell_index: at.__setitem__(0, cell_index),
-    )
+        on_cell_start=lambda cell, cell_index: at.__setitem__(0, cell_index))
     try:
         client.execute(env=os.environ | environment)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
@@ -107,14 +105,11 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata = nbformat.from_dict({
         "kernelspec": {
             "name": "python3", "display_name": "Python 3",
-            "language": "python",
-        },
-        "language_info": {"name": "python"},
-    })
+            "language": "python"},
+        "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(
-            {key: cell.metadata[key] for key in KEPT if key in cell.metadata}
-        )
+            {key: cell.metadata[key] for key in KEPT if key in cell.metadata})
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET, None)
 
@@ -131,7 +126,6 @@ def compare(job: tuple[Path, str]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Refresh or compare; the exit code is 1 if a notebook fails."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--processors", action="store_true",

@@ -29,8 +29,6 @@ class Answer(NamedTuple):
 
 
 class Net(nn.Module):
-    """Everything that carries state: weights, BatchNorm, dropout."""
-
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 3)
@@ -94,24 +92,17 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_step(number):
-    """A step function that dies in the middle of step `number`."""
-    count = iter(range(1, STEPS + 1))
-
-    def deadly(model, batch):
-        result = step(model, batch)
-        if next(count) == number:
-            die()
-        return result
-
-    return deadly
-
-
 def die_while(what, which):
-    """Die at the `which`-th time that a checkpoint is at this point."""
+    """Die at the `which`-th time that the run is at this point."""
     count = iter(range(1, STEPS + 1))
     replace, remove = os.replace, shutil.rmtree
     save_file = checkpoints.save_file
+
+    def in_step(model, batch):
+        result = step(model, batch)
+        if next(count) == which:
+            die()
+        return result
 
     def half_written(tensors, path):
         save_file(tensors, path)
@@ -139,18 +130,16 @@ def die_while(what, which):
         checkpoints.save_file = half_written
     elif what == "half removed":
         checkpoints.shutil.rmtree = half_removed
-    else:
+    elif what != "step":
         checkpoints.os.replace = {"not yet renamed": not_yet_renamed,
                                   "renamed": renamed}[what]
+    return in_step if what == "step" else step
 
 
 if __name__ == "__main__":
     folder, what, which = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    if what == "step":
-        run(folder, step=in_step(which))
-    elif what == "slow":
+    if what == "slow":
         run(folder, step=lambda model, batch: (
             time.sleep(0.05), step(model, batch))[1])
     else:
-        die_while(what, which)
-        run(folder)
+        run(folder, step=die_while(what, which))

@@ -23,7 +23,6 @@ def test_what_is_visible():
 
 @pytest.fixture
 def project(tmp_path):
-    """These settings, with a test, a benchmark and a notebook that look."""
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("tests/test_a.py", "tests/benchmarks/test_b.py"):
@@ -56,8 +55,7 @@ def test_gpu_number_0_is_visible_to(project, inside, words, wanted, passed):
     (True, ".", ["tests/benchmarks"]),
     (True, "tests", ["benchmarks/test_sta.py::test_growth_with_t[2-sta]"]),
     (True, "lib", [str(conftest.BENCHMARKS), "../tests/benchmarks/"]),
-    (False, ".", ["tests", "notebooks"]),
-    (False, ".", ["."]),
+    (False, ".", ["tests", "notebooks"]), (False, ".", ["."]),
     (False, "tests/benchmarks", ["../test_sta.py"]),
     (False, ".", ["tests/benchmarks", "tests/test_sta.py"]),
 ])

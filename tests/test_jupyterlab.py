@@ -78,10 +78,8 @@ def server(notebook: Path, folder: Path) -> Iterator[str]:
         env=os.environ | CALM | {
             "JUPYTER_TOKEN": token, "JUPYTER_CONFIG_DIR": str(folder / "cfg"),
             "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
-        },
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(f"{url}/api/status?token={token}", seconds=60)
         yield f"{url}/lab/tree/notebooks/{notebook.name}?reset&token={token}"
@@ -95,7 +93,6 @@ def server(notebook: Path, folder: Path) -> Iterator[str]:
 
 
 def wait_for(url: str, *, seconds: float) -> None:
-    """Return when the server answers."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -114,8 +111,7 @@ def look(url: str, folder: Path, *, seconds: int) -> Seen:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=BROWSER,
-            args=["--no-sandbox", "--disable-background-networking"],
-        )
+            args=["--no-sandbox", "--disable-background-networking"])
         page = browser.new_page(viewport={"width": 1200, "height": 1400})
         page.set_default_timeout(seconds * 1000)
         page.goto(url)
@@ -132,8 +128,7 @@ def look(url: str, folder: Path, *, seconds: int) -> Seen:
             slider.press("ArrowRight")
         page.wait_for_function(
             "old => [...document.querySelectorAll('img.widget-image')]"
-            ".at(-1).src !== old", arg=source,
-        )
+            ".at(-1).src !== old", arg=source)
         page.wait_for_timeout(1000)
         after = picture.screenshot()
         page.screenshot(path=folder / "moved.png")

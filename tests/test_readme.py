@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 
-import pytest
 import readme
 import yaml
 
@@ -72,22 +71,12 @@ def test_commands_name_files_that_exist():
             assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("command", [
-    "papermill --help-notebook notebooks/03_where_and_when.ipynb",
-    "data_scripts/puppets.py --help",
-    "data_scripts/pretrain_backbone.py --help",
-    "data_scripts/pretrain_clip_backbone.py --help",
-    "data_scripts/pretrain_attention.py --help",
-])
-def test_help_is_there(command):
-    words = command.split()
-    module = ["-m"] if words[0] == "papermill" else []
+def test_papermill_lists_the_parameters():
     done = subprocess.run(
-        [sys.executable, *module, *words], cwd=ROOT, timeout=120,
-        capture_output=True, text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "seed" in done.stdout or "steps" in done.stdout
+        [sys.executable, "-m", "papermill", "--help-notebook",
+         "notebooks/03_where_and_when.ipynb"], cwd=ROOT, timeout=120,
+        capture_output=True, text=True)
+    assert done.returncode == 0 and "seed" in done.stdout, done.stderr
 
 
 def test_a_copied_piece_works_as_it_says(tmp_path):
@@ -113,9 +102,7 @@ def test_environment_has_one_list_of_packages():
     each package is there."""
     environment = yaml.safe_load(
         (ROOT / "environment.yml").read_text(encoding="utf-8"))
-    assert environment["dependencies"][-1] == {
-        "pip": ["-r requirements.txt"]
-    }
+    assert environment["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
     packages = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     for line in packages.splitlines():
         if line and not line.startswith("#"):

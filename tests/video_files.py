@@ -35,7 +35,6 @@ def coded(count, height=48, width=64):
 
 
 def noisy(count):
-    """Frames that fill a file: the noise of each is new."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (count, 96, 128, 3), dtype=np.uint8)
 
@@ -72,7 +71,6 @@ UNEVEN = [*range(0, 200, 10), *range(200, 4000, 190)]
 
 
 def uneven(path, codec="libx264"):
-    """A file of variable frame rate, of frames that carry their number."""
     return write(path, coded(40), codec, times=UNEVEN, b_frames=0,
                  base=Fraction(1, 1000))
 

@@ -1,4 +1,9 @@
-"""What the benchmarks share: the device, how often to time, peak memory."""
+"""What the benchmarks share: the device, how often to time, peak memory.
+
+    pytest tests/benchmarks/test_jsta.py --benchmark-group-by=group
+
+Read ratios within a group; absolute times belong to one machine.
+"""
 
 import json
 import time
@@ -50,3 +55,10 @@ def peak(step):
     changes = sorted((event["ts"], event["args"]["Bytes"])
                      for event in events if event["name"] == "[memory]")
     return max(accumulate(size for _, size in changes))
+
+
+def train_step(net, *given):
+    """The least that a step of training does: forward, backward."""
+    net.zero_grad()
+    output = net(*given)
+    getattr(output, "logits", output).square().sum().backward()

@@ -1,16 +1,12 @@
 """What JSTA's block adds to its backbone, and how cost grows with clips.
 
-    pytest tests/benchmarks/test_jsta.py --benchmark-group-by=group
-
-Read ratios within a group; absolute times belong to one machine. Where there
-is a GPU, the paper's own sizes are measured instead of the small ones.
+Where there is a GPU, the paper's own sizes are measured, not small ones.
 """
 
 import pytest
 import torch
-from machine import DEVICE, measure
+from machine import DEVICE, measure, train_step
 from torch import nn
-from torch.nn import functional as F
 
 from lib.networks import cnn3d
 from lib.papers import jsta
@@ -20,16 +16,6 @@ from lib.scores import metrics
 NAME, SIDE, CLIPS = (("resnet3d", 112, 32) if DEVICE == "cuda"
                      else ("resnet3d_small", 64, 8))
 KINDS = ["plain", "replace_3b", "after_3b"]
-
-
-class Literal(jsta.SpatialAttention):
-    """Eq. (12)-(17) one by one, with both ReLUs."""
-
-    def forward(self, x):
-        g = self.softmax(self.in_space(x) + self.in_time(x))
-        o = F.relu(g * x)
-        a = self.softmax(self.overall(x))
-        return F.relu(o * a) + x
 
 
 def network(kind):
@@ -46,34 +32,12 @@ def clips(videos=1, each=CLIPS):
     return torch.rand(videos, each, 8, 3, SIDE, SIDE, device=DEVICE)
 
 
-def train_step(net, x):
-    net.zero_grad()
-    output = net(x)
-    output = output.logits if hasattr(output, "logits") else output
-    output.square().sum().backward()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.benchmark(group="one batch of clips, forward and backward")
 def test_block_beside_its_backbone(benchmark, kind):
     net, x = network(kind), clips()
     benchmark.extra_info["parameters"] = metrics.parameters(net)
-    benchmark.extra_info["GMAC a clip"] = (
-        metrics.flops(net, x[:, :1]) / 2e9)
-    measure(benchmark, train_step, net, x)
-
-
-@pytest.mark.parametrize("form", [jsta.SpatialAttention, Literal])
-@pytest.mark.parametrize("over", ["spatial", "channel", "spatiotemporal"])
-@pytest.mark.benchmark(group="the block alone, forward and backward")
-def test_one_relu_for_two(benchmark, form, over):
-    """At the paper's 128 x 4 x 28 x 28."""
-    torch.manual_seed(0)
-    net, other = form(128, over).to(DEVICE), Literal(128, over).to(DEVICE)
-    other.load_state_dict(net.state_dict())
-    x = torch.rand(1 if DEVICE == "cpu" else 32, 128, 4, 28, 28,
-                   device=DEVICE)
-    torch.testing.assert_close(net(x), other(x), rtol=1e-4, atol=1e-4)
+    benchmark.extra_info["GMAC a clip"] = (metrics.flops(net, x[:, :1]) / 2e9)
     measure(benchmark, train_step, net, x)
 
 

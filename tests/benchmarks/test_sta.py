@@ -1,7 +1,5 @@
 """What STA adds to ResNeXt-101, and how its cost grows with T.
 
-    pytest tests/benchmarks/test_sta.py --benchmark-group-by=group
-
 Whole training steps in pairs, without and with modules, each first in turn,
 so that a machine that slows down slows both. `more` is the median over pairs
 of the one's time over the other's, less one; read it with the quartiles
@@ -69,8 +67,7 @@ def test_what_sta_adds(benchmark, at):
 def flops(kind, at="late", frames=16):
     net = network(kind, at, frames, "meta")
     with torch.device("meta"):
-        return metrics.flops(net.backbone,
-                             torch.rand(1, frames, 3, 112, 112))
+        return metrics.flops(net.backbone, torch.rand(1, frames, 3, 112, 112))
 
 
 @pytest.mark.parametrize("frames", [2, 8, 32, 128])

@@ -1,10 +1,7 @@
 """What selecting snippets saves, in time and memory, and what the SAN costs.
 
-    pytest tests/benchmarks/test_sta_cnn.py --benchmark-group-by=group
-
-Read ratios within a group; absolute times belong to one machine. Where there
-is a GPU, BN-Inception is measured at 224 pixels: it waits for Python between
-the small network's kernels.
+Where there is a GPU, BN-Inception is measured at 224 pixels: it waits for
+Python between the small network's kernels.
 """
 
 import time

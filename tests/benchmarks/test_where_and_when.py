@@ -1,9 +1,4 @@
-"""What the work taken out of the loop saves, and what attention costs.
-
-    pytest tests/benchmarks --benchmark-group-by=group
-
-Read ratios within a group; absolute times belong to one machine.
-"""
+"""What the work taken out of the loop saves, and what attention costs."""
 
 import pytest
 import torch
@@ -29,13 +24,11 @@ def features(videos, frames, side):
 
 
 def literal_form(net, x):
-    """Everything again at each step: energies, weighted sum, convolution."""
     x = x * net.mask(x)
     mean = x.mean(1)
     hidden, cell = net.init_hidden(mean), net.init_cell(mean)
     kernel = torch.cat(
-        (net.lstm.from_input.weight, net.lstm.from_hidden.weight), 1
-    )
+        (net.lstm.from_input.weight, net.lstm.from_hidden.weight), 1)
     states = []
     for _ in range(x.shape[1]):
         w = net.attention(net.attention.project(x), hidden)
@@ -62,8 +55,7 @@ def test_loop(benchmark, form):
     net, x = network().double(), features(8, 16, 8)
     forms = {
         "lib": lambda x: net(x).logits,
-        "literal": lambda x: literal_form(net, x),
-    }
+        "literal": lambda x: literal_form(net, x)}
     with torch.no_grad():  # in float64, as a GPU rounds to TF32
         torch.testing.assert_close(
             forms["lib"](x.double()), forms["literal"](x.double()))
@@ -79,10 +71,8 @@ def test_cost_beside_the_backbone(benchmark, part):
     with torch.inference_mode():
         x = cnn(video)
         parts = {
-            "backbone": lambda: cnn(video),
-            "average": lambda: average(x),
-            "full": lambda: full(x),
-        }
+            "backbone": lambda: cnn(video), "average": lambda: average(x),
+            "full": lambda: full(x)}
         average = cnn2d.FrameAverage(C, CLASSES).to(DEVICE)
         full = network()
         measure(benchmark, parts[part])

@@ -14,8 +14,7 @@ def test_boxes_are_the_tightest_of_every_mask():
                          strict=True):
         y, x = mask.nonzero().unbind(1)
         if len(y):
-            assert box.tolist() == [
-                x.min(), y.min(), x.max() + 1, y.max() + 1]
+            assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
         else:
             assert box.isnan().all()
     assert boxes[0, 0].isnan().all()

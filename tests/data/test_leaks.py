@@ -21,7 +21,6 @@ PRESETS = sorted((ROOT / "notebooks/presets").glob("*/*.yaml"))
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory):
-    """A folder with the official lists that are below DATA_ROOT."""
     root = tmp_path_factory.mktemp("lists")
     own = real("annotations") / "annotations"
     (root / "annotations").symlink_to(own.resolve())
@@ -74,7 +73,6 @@ def test_every_preset_names_a_data_set_with_its_splits(path):
 
 
 def test_load_hands_the_test_list_to_the_test_alone(monkeypatch):
-    """What `load` gives to training comes from the training list."""
     def record(i, part):
         return Record(ROOT / "README.md", i % 2, f"{part}{i}",
                       f"{part}{i // 4}")
@@ -85,8 +83,7 @@ def test_load_hands_the_test_list_to_the_test_alone(monkeypatch):
     monkeypatch.setattr(ucf101, "VAL_SHARE", 0.2)
     splits = datasets.load("ucf101")
     names = [[r.name for r in part.records] for part in splits[:3]]
-    assert sorted(names[0] + names[1]) == sorted(
-        r.name for r in lists.train)
+    assert sorted(names[0] + names[1]) == sorted(r.name for r in lists.train)
     assert names[2] == [r.name for r in lists.test]
 
 
@@ -112,8 +109,7 @@ def test_indexing_ucf101_is_quick_and_small(official):
 
 def test_a_hundred_thousand_groups_are_cut_in_seconds():
     """Moments in Time gives no groups: each of 800,000 videos is its own."""
-    records = [Record(ROOT, i % 339, str(i), str(i))
-               for i in range(100_000)]
+    records = [Record(ROOT, i % 339, str(i), str(i)) for i in range(100_000)]
     start = time.perf_counter()
     val = split_by_group(records, 0.02)[1]
     assert time.perf_counter() - start < 10

@@ -58,15 +58,14 @@ def test_a_snippet_is_neighbouring_frames_and_their_flow(fields):
 
 def test_kept_flow_is_the_flow_measured_at_each_access():
     keys = ("motion", "warped", "video")
+    found = []
     for data in (kept(), whole()):
         torch.manual_seed(0)
-        one = Snippets(data, 5, fields=2, keys=keys)[2]
-        if data is kept():
-            first = one
+        found.append(Snippets(data, 5, fields=2, keys=keys)[2])
     for key in keys:
         # float16 before or after nothing: the same fields
-        assert torch.equal(one[key], first[key]), key
-    assert not torch.equal(one["motion"], one["warped"])
+        assert torch.equal(found[0][key], found[1][key]), key
+    assert not torch.equal(found[1]["motion"], found[1]["warped"])
 
 
 def test_flow_may_be_measured_otherwise():
@@ -121,8 +120,7 @@ def test_crops_of_snippets():
     data = Snippets(kept(), 3, keys=keys, sampling="uniform")
     plain, seen = data[0], Crops(data, 40, 9)[0]
     assert ten_crops(48, 48, 40)[9] == (4, 4, 40, 40, True)
-    assert torch.equal(seen["video"],
-                       plain["video"][..., 4:44, 4:44].flip(-1))
+    assert torch.equal(seen["video"], plain["video"][..., 4:44, 4:44].flip(-1))
     assert torch.equal(seen["flow"][:, 0],
                        -plain["flow"][:, 0, 4:44, 4:44].flip(-1))
     assert torch.equal(seen["mask"], plain["mask"][:, 4:44, 4:44].flip(-1))
@@ -147,8 +145,7 @@ def test_flying_chairs_are_snippets(tmp_path):
     field = np.random.default_rng(0).normal(size=(6, 8, 2)).astype("<f4")
     head = b"PIEH" + np.int32([8, 6]).tobytes()
     (folder / "00001_flow.flo").write_bytes(head + field.tobytes())
-    data = Snippets(FlyingChairs(tmp_path, "train"), 1,
-                    keys=("video", "flow"))
+    data = Snippets(FlyingChairs(tmp_path, "train"), 1, keys=("video", "flow"))
     assert torch.equal(data[0]["video"][0],
                        torch.from_numpy(pixels).permute(0, 3, 1, 2))
     torch.testing.assert_close(
@@ -167,8 +164,8 @@ def test_real_clips():
 
 
 def streams_of(fields=2):
-    return Streams((48, 48), 32, fields), datasets.Thinned(puppets.Puppets(
-        "test", 3, dials=replace(puppets.DIALS, size=48)), 16)
+    return Streams((48, 48), 32, fields), datasets.Thinned(
+        puppets.Puppets("test", 3, dials=DIALS), 16)
 
 
 def test_streams_read_videos_once_and_give_each_stream_its_entry():
@@ -180,12 +177,9 @@ def test_streams_read_videos_once_and_give_each_stream_its_entry():
         if stream != "RGB":
             assert one[key].shape[1] == 2 * streams.fields
     assert streams.whole(videos) is streams.whole(videos)
-    again = streams(videos, "flow", 3, 4)[1]["motion"]
-    assert torch.equal(streams(videos, "flow", 3, 4)[1]["motion"], again)
-
-
-def test_streams_tell_what_is_known_of_their_snippets():
-    streams, videos = streams_of()
+    assert torch.equal(*(streams(videos, "flow", 3, 4)[1]["motion"]
+                         for _ in range(2)))
+    # and what is known of the snippets
     one, truth = streams.sample(videos, 1, 5), streams.truth(videos, 5)
     assert one["video"].shape == (5, 3, 32, 32)
     assert one["mask"].shape == (5, 32, 32)
@@ -193,8 +187,7 @@ def test_streams_tell_what_is_known_of_their_snippets():
     assert truth["label"].tolist() == [videos[i]["label"] for i in range(3)]
 
 
-@pytest.mark.parametrize("target, key", [("exact", "flow"),
-                                         ("dis", "motion")])
+@pytest.mark.parametrize("target, key", [("exact", "flow"), ("dis", "motion")])
 def test_pairs_of_frames_come_with_the_flow_to_learn(target, key):
     streams, videos = streams_of(fields=1)
     one = streams.pairs(videos, target, 4)[0]

@@ -46,7 +46,6 @@ CELLS = [
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Digest of `train` in cells on a small package; both can be changed."""
     monkeypatch.setattr(fingerprint, "OURS", ("house", "__main__"))
     monkeypatch.syspath_prepend(tmp_path)
     for name in [n for n in linecache.cache if n.startswith("<cell")]:
@@ -88,31 +87,24 @@ def test_it_reaches_all_that_trains_and_no_more(project):
         "train", "step", "kept", "Loss", "helper", "SCALE", "build", "WIDTHS"}
 
 
-@pytest.mark.parametrize("package", [
-    changed("house/nets.py", "(8, 16)", "(8, 32)"),
-    changed("house/losses.py", "SCALE = 1.0", "SCALE = 10.0"),
-    changed("house/losses.py", "math.exp(x)", "math.exp(-x)"),
-    changed("house/losses.py", "* helper(x)", "* helper(x + 1)"),
-])
-def test_a_change_of_what_trains_changes_it(project, package):
-    assert project(package) != project()
+@pytest.mark.parametrize("change", [
+    {"package": changed("house/nets.py", "(8, 16)", "(8, 32)")},
+    *({"package": changed("house/losses.py", old, new)} for old, new in (
+        ("SCALE = 1.0", "SCALE = 10.0"), ("math.exp(x)", "math.exp(-x)"),
+        ("* helper(x)", "* helper(x + 1)"))),
+    {"cells": with_cell(3, CELLS[3].replace("Loss()(x)", "10 * Loss()(x)"))},
+    {"cells": with_cell(2, "kept = {}\nkept['a'] = 2")}])
+def test_a_change_of_what_trains_changes_it(project, change):
+    assert project(**change) != project()
 
 
-@pytest.mark.parametrize("cells", [
-    with_cell(3, CELLS[3].replace("Loss()(x)", "10 * Loss()(x)")),
-    with_cell(2, "kept = {}\nkept['a'] = 2"),
-])
-def test_ten_times_the_loss_in_a_cell_changes_it(project, cells):
-    assert project(cells=cells) != project()
-
-
-@pytest.mark.parametrize("package", [
-    changed("house/losses.py", "# a comment", "# another"),
-    changed("house/losses.py", "Says what it does.", "Says it otherwise."),
-    changed("house/losses.py", "return x\n", "return 2 * x\n"),
+@pytest.mark.parametrize("change", [
+    *({"package": changed("house/losses.py", old, new)} for old, new in (
+        ("# a comment", "# another"),
+        ("Says what it does.", "Says it otherwise."),
+        ("return x\n", "return 2 * x\n"))),
     # the helper moves to another file
-    changed("house/losses.py", "        def helper(x):  # a comment\n",
-            "        def other(x):  # a comment\n") | {
+    {"package": PACKAGE | {
         "house/losses.py": PACKAGE["house/losses.py"].replace(
             "from house import nets", "from house import nets\n"
             "        from house.more import helper").replace(
@@ -122,20 +114,13 @@ def test_ten_times_the_loss_in_a_cell_changes_it(project, cells):
 
         def helper(x):
             return math.exp(x)
-    """},
-])
-def test_comments_neighbours_and_moves_do_not(project, package):
-    assert project(package) == project()
-
-
-def test_a_cell_may_call_it_through_its_module(project):
-    through = with_cell(3, CELLS[3].replace("Loss()", "losses.Loss()"))
-    assert project(cells=through) == project()
-
-
-def test_a_parameter_counts_by_its_value_alone(project):
-    more = with_cell(0, "steps: int = 50  # training steps")
-    assert project(cells=more) == project()
+    """}},
+    # it is called through its module
+    {"cells": with_cell(3, CELLS[3].replace("Loss()", "losses.Loss()"))},
+    # a parameter, which counts by its value
+    {"cells": with_cell(0, "steps: int = 50  # training steps")}])
+def test_comments_neighbours_moves_and_parameters_do_not(project, change):
+    assert project(**change) == project()
 
 
 def test_a_function_needs_a_name(project):

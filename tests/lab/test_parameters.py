@@ -24,7 +24,6 @@ FREE = {"data_root", "split", "video", "results", "backbone", "weights",
 
 @cache
 def first_cells(number):
-    """The cell of the parameters, and the one that checks them."""
     notebook = nbformat.read(NOTEBOOKS[number], as_version=4)
     return [c.source for c in notebook.cells if c.cell_type == "code"][:2]
 
@@ -49,7 +48,6 @@ def faults(asks):
 
 
 def lines(number, **changes):
-    """What the notebook's own set-up says to changed parameters."""
     space = defaults(number, **changes)
     return faults(lambda: exec(first_cells(number)[1], space))
 
@@ -69,8 +67,7 @@ def test_a_notebook_asks_its_defaults_pass_and_names_have_rules(number):
 def test_no_rule_is_for_nothing():
     used = {name for number in NOTEBOOKS
             for name in defaults(number)["__annotations__"]}
-    assert {*parameters.RANGES, *parameters.CHOICES,
-            *parameters.LISTS} <= used
+    assert {*parameters.RANGES, *parameters.CHOICES, *parameters.LISTS} <= used
 
 
 @pytest.mark.parametrize(
@@ -99,7 +96,6 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("05", "files", {"base": 3}, "a dict of texts"),
     ("03", "weights", None, "must be a text; papermill: -r weights TEXT"),
     ("03", "split", [1], "must be a text"),
-    # items of lists
     ("03", "seeds", [1.5], "not 1.5"), ("03", "seeds", [-1], "not -1"),
     ("03", "seeds", [True], "not True"), ("03", "seeds", [], "a list"),
     ("03", "seeds", [0, 1, 0], "0 is there twice"),
@@ -107,16 +103,13 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("03", "mask_channels", [8], "a list of 2, each a whole number from 1"),
     ("03", "mask_channels", [8, 0], "not 0"),
     ("04", "fusion", [1, 1, float("nan")], "not nan"),
-    # ranges
     ("03", "finetune", -1, "from 0"), ("03", "frames", 10**9, "to 10,000"),
     ("03", "lr", float("nan"), "1e-09"), ("03", "lr", 10**400, "to 10.0"),
     ("04", "dropout", 1.0, "from 0.0 to 0.99; papermill: -p dropout NUMBER"),
-    # choices
     ("03", "device", "gpu", "must be one of auto, cpu, cuda; papermill: "
      "-r device auto"),
     ("03", "device", "cuda", "no GPU"), ("04", "crops", 3, "1, 2, 10"),
     ("03", "dataset", "kinetics", "one of puppets, puppets_untrimmed, ucf101"),
-    # what does not go together
     ("03", "split", 2, "have the split 1 only; papermill: -p split 1"),
     ("03", "classes", ["wave", "fly"], "puppets do not show fly, but sit"),
     ("04", "crop", 73, "more than size = 72"),
@@ -124,7 +117,6 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("04", "san", "full", "only the small attention network"),
     ("04", "dataset", "ucf101", "only puppets know their exact flow; "
      "papermill: -p san_target dis"),
-    # the user's own files
     ("03", "video", "none.mp4",
      "none.mp4: no such file or directory; papermill: -p video"),
     ("03", "results", "README.md", "is no registry"),

@@ -56,8 +56,7 @@ def s_step(model, batch):
 
 
 def t_step(model, batch):
-    return jsta.loss(model(batch["features"], batch["valid"]),
-                     batch["label"])
+    return jsta.loss(model(batch["features"], batch["valid"]), batch["label"])
 
 
 def fit(model, data, step, folder=None):

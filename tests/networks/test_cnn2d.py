@@ -4,7 +4,9 @@ import importlib
 
 import pytest
 import torch
+from checks import offline, random, refused
 from torch import nn
+from torch.testing import assert_close
 
 from lib import ROOT
 from lib.networks import cnn2d as bb
@@ -19,7 +21,7 @@ def test_stages_are_prefixes_of_one_another():
     tail = x.flatten(0, 1)
     for name in ("conv3", "conv4"):
         tail = net.stages[name](tail)
-    torch.testing.assert_close(net(video), tail.unflatten(0, (2, 3)))
+    assert_close(net(video), tail.unflatten(0, (2, 3)))
     assert net(video).shape == (2, 3, net.channels, 4, 4)
 
 
@@ -32,36 +34,27 @@ def test_resnet18_has_the_published_shape():
 
 
 def test_features_are_a_stage_and_the_head_of_the_last():
-    stages = dict(bb.small_cnn(4).stages)
+    """In one pass; by default they are the last map and its mean."""
+    stages, calls = dict(bb.small_cnn(4).stages), []
     head = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 5), nn.ReLU())
     net = bb.FrameCNN(stages, 16, cube=("conv2", 8), head=(head, 5)).eval()
     video = torch.rand(2, 3, 3, 32, 32)
+    wanted, last = net(video, "conv2"), net(video).flatten(0, 1)
+    for name, module in stages.items():
+        module.register_forward_hook(lambda *_, n=name: calls.append(n))
     cube, vector = net.features(video)
-    assert torch.equal(cube, net(video, "conv2"))
-    last = net(video).flatten(0, 1)
-    torch.testing.assert_close(vector, head(last).unflatten(0, (2, 3)))
+    assert calls == ["conv1", "conv2", "conv3", "conv4"]
+    assert torch.equal(cube, wanted)
+    assert_close(vector, head(last).unflatten(0, (2, 3)))
     assert cube.shape[2] == net.cube_channels == 8
     assert vector.shape == (2, 3, net.vector_channels) == (2, 3, 5)
-
-
-def test_features_are_by_default_the_last_map_and_its_mean():
     net = bb.frame_cnn("small_narrow").eval()
-    video = torch.rand(2, 2, 3, 32, 32)
     cube, vector = net.features(video)
     assert torch.equal(cube, net(video))
-    torch.testing.assert_close(vector, cube.mean((-1, -2)))
+    assert_close(vector, cube.mean((-1, -2)))
     assert net.cube_channels == net.vector_channels == net.channels
     # neither the head nor mean and deviation are in files of weights
     assert {key.split(".")[0] for key in net.state_dict()} == {"stages"}
-
-
-def test_features_take_one_pass():
-    stages, calls = dict(bb.small_cnn(4).stages), []
-    net = bb.FrameCNN(stages, 16, cube=("conv3", 16)).eval()
-    for name, module in stages.items():
-        module.register_forward_hook(lambda *_, n=name: calls.append(n))
-    net.features(torch.rand(1, 2, 3, 32, 32))
-    assert calls == ["conv1", "conv2", "conv3", "conv4"]
 
 
 def torchvisions(name: str) -> tuple[nn.Module, nn.Module]:
@@ -81,11 +74,8 @@ def torchvisions(name: str) -> tuple[nn.Module, nn.Module]:
 
 @pytest.mark.parametrize(
     ("name", "cube_channels", "vector_channels"),
-    [("vgg16", 512, 4096), ("googlenet", 832, 1024)],
-)
-def test_features_equal_torchvisions_own(
-    name, cube_channels, vector_channels
-):
+    [("vgg16", 512, 4096), ("googlenet", 832, 1024)])
+def test_features_equal_torchvisions_own(name, cube_channels, vector_channels):
     net = bb.frame_cnn(name).eval()
     for module in net.modules():  # so that signals do not fade on the way
         if isinstance(module, nn.Conv2d):
@@ -107,25 +97,22 @@ def test_features_equal_torchvisions_own(
         cube_channels, vector_channels)
     for given, right in ((cube[0], maps[0]), (vector[0], expected)):
         assert right.std() > 0.01
-        torch.testing.assert_close(given, right, rtol=1e-3, atol=1e-4)
+        assert_close(given, right, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture
 def downloaded(monkeypatch):
-    """Random weights in the place of torchvision's downloads."""
     from torchvision import models
 
     states = {}
 
-    def get(self, **options):
-        assert options["check_hash"] and options["weights_only"]
-        name = type(self).__name__.removesuffix("_Weights").lower()
+    def state_of(name):
         with_heads = {"aux_logits": True, "init_weights": False}
         settings = with_heads if name == "googlenet" else {}
         states[name] = models.get_model(name, **settings).state_dict()
         return states[name]
 
-    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", get)
+    offline(monkeypatch, state_of)
     return states
 
 
@@ -133,7 +120,7 @@ def test_imagenet_weights_come_without_auxiliary_heads(downloaded):
     net = bb.frame_cnn("googlenet", "imagenet")
     source = downloaded["googlenet"]
     assert any(key.startswith("aux") for key in source)
-    torch.testing.assert_close(net.stages["inception5b"].state_dict(), {
+    assert_close(net.stages["inception5b"].state_dict(), {
         key.removeprefix("inception5b."): value
         for key, value in source.items() if key.startswith("inception5b.")})
 
@@ -143,7 +130,7 @@ def test_a_flow_network_starts_from_imagenet(downloaded):
     kernel = net.stages["conv1"][0].weight
     grey = downloaded["resnet18"]["conv1.weight"].mean(1)
     for i in range(10):
-        torch.testing.assert_close(kernel[:, i], grey)
+        assert_close(kernel[:, i], grey)
     net.eval().features(torch.randn(1, 2, 10, 32, 32))
 
 
@@ -155,18 +142,18 @@ def test_flow_kernels_answer_as_rgb_to_grey():
     """
     conv = nn.Conv2d(3, 5, 3, padding=1)
     net = bb.FrameCNN({"conv1": conv}, 5)
-    v, bias = torch.randn(2, 1, 8, 8), conv.bias.view(5, 1, 1)
+    v, bias = random(2, 1, 8, 8), conv.bias.view(5, 1, 1)
     rgb = conv(v.expand(-1, 3, -1, -1)) - bias
     assert bb.for_flow(net, 4) is net
     flow = conv(v.expand(-1, 4, -1, -1)) - bias
-    torch.testing.assert_close(flow, 4 / 3 * rgb)
+    assert_close(flow, 4 / 3 * rgb)
 
 
 def test_flow_is_scaled_and_keeps_its_zero():
     net = bb.frame_cnn("small_narrow", channels=6).eval()
     x = torch.randn(2, 6, 32, 32)
     scaled = net(bb.FLOW_STD * x[None], "conv1")
-    torch.testing.assert_close(scaled[0], net.stages["conv1"](x))
+    assert_close(scaled[0], net.stages["conv1"](x))
 
 
 @pytest.mark.parametrize(("name", "channels"), [
@@ -190,8 +177,7 @@ def test_weights_survive_a_round_trip(tmp_path, channels):
     pretrained.save_weights(net, file)
     again = bb.frame_cnn("small_narrow", str(file), channels)
     # float16 keeps 11 bits: relative error below 2**-11
-    torch.testing.assert_close(
-        again.state_dict(), net.state_dict(), rtol=2**-11, atol=1e-6)
+    assert_close(again.state_dict(), net.state_dict(), rtol=2**-11, atol=1e-6)
     assert [*tmp_path.iterdir()] == [file]
 
 
@@ -201,19 +187,10 @@ def test_a_file_of_other_weights_is_named(tmp_path):
     pretrained.save_weights(bb.frame_cnn("small"), file)
     for name, channels in (("small", 10), ("small_wide", 3),
                            ("bninception", 3)):
-        with pytest.raises(ValueError, match=f"{file} does not fit: .*FrameC"):
-            bb.frame_cnn(name, str(file), channels)
+        refused(f"{file} does not fit: .*FrameC", bb.frame_cnn, name,
+                str(file), channels)
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=f"{file} does not fit"):
-        bb.frame_cnn("small", str(file))
-
-
-def test_fingerprints_tell_weights_apart():
-    prints = [pretrained.fingerprint(*weights) for weights in (
-        ("small", "puppets"), ("small", "puppets", 4), ("small", None),
-        ("small", None, 4), ("small_wide", "puppets"))]
-    assert len(set(prints)) == len(prints)
-    assert pretrained.fingerprint("resnet18", "imagenet") == "imagenet"
+    refused(f"{file} does not fit", bb.frame_cnn, "small", str(file))
 
 
 def test_mirrored_flow_moves_the_other_way(monkeypatch):
@@ -236,45 +213,37 @@ def test_mirrored_flow_moves_the_other_way(monkeypatch):
     assert torch.equal(seen[1], clip)
 
 
-@pytest.mark.parametrize(
-    ("name", "weights", "channels", "message"),
-    [
-        ("vgg99", None, 3, "vgg99.*small.*vgg16.*googlenet"),
-        ("resnet18", "puppets", 3, "no puppet-trained"),
-        ("resnet18", "puppets", 4, "no puppet-trained"),
-        ("small", "imagenet", 3, "no ImageNet"),
-        ("bninception", "imagenet", 3, "bninception: no ImageNet"),
-        ("small", "puppets", 10, "4 channels.*not 10"),
-        ("small", None, 5, "5 channels.*2L are flow"),
-        ("small", None, 0, "0 channels"),
-    ],
-)
-def test_wrong_names_are_explained(name, weights, channels, message):
-    with pytest.raises(ValueError, match=message):
-        bb.frame_cnn(name, weights, channels)
+@pytest.mark.parametrize(("words", "name", "weights", "channels"), [
+    ("vgg99.*small.*vgg16.*googlenet", "vgg99", None, 3),
+    ("no puppet-trained", "resnet18", "puppets", 3),
+    ("no puppet-trained", "resnet18", "puppets", 4),
+    ("no ImageNet", "small", "imagenet", 3),
+    ("bninception: no ImageNet", "bninception", "imagenet", 3),
+    ("4 channels.*not 10", "small", "puppets", 10),
+    ("5 channels.*2L are flow", "small", None, 5),
+    ("0 channels", "small", None, 0)])
+def test_wrong_names_are_explained(words, name, weights, channels):
+    refused(words, bb.frame_cnn, name, weights, channels)
 
 
 def test_wrong_input_is_explained():
-    net = bb.frame_cnn("small_narrow")
-    with pytest.raises(ValueError, match="divide by 255"):
-        net(torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="conv9.*conv1"):
-        net(torch.rand(1, 2, 3, 32, 32), "conv9")
-    with pytest.raises(ValueError, match="4 channels.*reads 3"):
-        net.features(torch.rand(1, 2, 4, 32, 32))
-    with pytest.raises(FileNotFoundError, match="pretrain_backbone"):
-        bb.frame_cnn("small", "nowhere.safetensors")
-    with pytest.raises(FileNotFoundError, match="wide_flow.*--flow 2"):
-        bb.frame_cnn("small_wide", "puppets", pretrained.FLOW_CHANNELS)
+    net, frames = bb.frame_cnn("small_narrow"), torch.rand(1, 2, 3, 32, 32)
+    refused("divide by 255", net, frames.byte())
+    refused("conv9.*conv1", net, frames, "conv9")
+    refused("4 channels.*reads 3", net.features, torch.rand(1, 2, 4, 32, 32))
+    refused("pretrain_backbone", bb.frame_cnn, "small", "nowhere.safetensors",
+            error=FileNotFoundError)
+    refused("wide_flow.*--flow 2", bb.frame_cnn, "small_wide", "puppets",
+            pretrained.FLOW_CHANNELS, error=FileNotFoundError)
 
 
 def test_frame_average_is_the_mean_of_frames():
     model = bb.FrameAverage(6, 3)
     x = torch.randn(2, 4, 6, 5, 5)
     by_hand = sum(model.classify(x[:, t].mean((2, 3))) for t in range(4)) / 4
-    torch.testing.assert_close(model(x).logits, by_hand)
+    assert_close(model(x).logits, by_hand)
     shuffled = model(x[:, torch.randperm(4)]).logits
-    torch.testing.assert_close(model(x).logits, shuffled)
+    assert_close(model(x).logits, shuffled)
 
 
 def test_a_stream_starts_from_what_a_notebook_names(tmp_path):
@@ -291,15 +260,18 @@ def test_a_stream_starts_from_what_a_notebook_names(tmp_path):
                            puppets.eval()(x))
 
 
-def test_a_file_of_weights_that_changes_is_another(tmp_path):
-    file = tmp_path / "own.safetensors"
-    assert pretrained.fingerprint("small", str(file)) == "no file"
-    seen = set()
+def test_fingerprints_tell_weights_apart(tmp_path):
+    """Files by what they hold, wherever they lie."""
+    prints = [pretrained.fingerprint(*weights) for weights in (
+        ("small", "puppets"), ("small", "puppets", 4), ("small", None),
+        ("small", None, 4), ("small_wide", "puppets"))]
+    assert pretrained.fingerprint("resnet18", "imagenet") == "imagenet"
+    files = [tmp_path / f"{name}.safetensors" for name in ("own", "copy")]
+    assert pretrained.fingerprint("small", str(files[0])) == "no file"
     for seed in range(2):
         torch.manual_seed(seed)
-        pretrained.save_weights(bb.frame_cnn("small"), file)
-        seen.add(pretrained.fingerprint("small", str(file)))
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(file.read_bytes())
-    assert len(seen) == 2
-    assert pretrained.fingerprint("small", str(copy)) in seen
+        pretrained.save_weights(bb.frame_cnn("small"), files[0])
+        prints.append(pretrained.fingerprint("small", str(files[0])))
+    assert len({*prints}) == 7
+    files[1].write_bytes(files[0].read_bytes())
+    assert pretrained.fingerprint("small", str(files[1])) == prints[-1]

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from checks import as_if_trained, offline, refused
 from torch import nn
+from torch.testing import assert_close
 
 from lib.networks import cnn3d as bb
 from lib.networks import pretrained
 
 
 def shapes(name, clips):
-    """Stage -> shape of its map, by one pass."""
     net, seen = bb.clip_cnn(name).eval(), {}
     for stage, module in net.stages.items():
         module.register_forward_hook(
@@ -30,8 +31,7 @@ def test_resnet3d_is_the_paper_s():
         "conv2a": (64, 8, 56, 56), "identity2b": (64, 8, 56, 56),
         "conv3a": (128, 4, 28, 28), "identity3b": (128, 4, 28, 28),
         "conv4a": (256, 2, 14, 14), "identity4b": (256, 2, 14, 14),
-        "conv5a": (512, 1, 7, 7), "identity5b": (512, 1, 7, 7),
-    }
+        "conv5a": (512, 1, 7, 7), "identity5b": (512, 1, 7, 7)}
 
 
 @pytest.mark.parametrize("frames", [8, 16])
@@ -57,7 +57,7 @@ def test_small_networks_take_any_clip(name, frames, side):
         alone = net(clips[1:])
     assert maps.isfinite().all() and maps.std() > 0
     # other batch sizes may take other kernels
-    torch.testing.assert_close(maps[1:], alone, rtol=1e-3, atol=1e-5)
+    assert_close(maps[1:], alone, rtol=1e-3, atol=1e-5)
     assert sum(p.numel() for p in net.parameters()) < 0.55e6
 
 
@@ -69,8 +69,8 @@ def test_frames_keep_their_order_on_the_way_in():
         whole, late = net(clips, "conv1"), net(clips[:, 2:], "conv1")
         x = ((clips - 0.5) / 0.25).transpose(1, 2)
         by_hand = net.stages["conv1"](x).transpose(1, 2)
-    torch.testing.assert_close(whole[:, 3:], late[:, 1:])
-    torch.testing.assert_close(whole, by_hand)
+    assert_close(whole[:, 3:], late[:, 1:])
+    assert_close(whole, by_hand)
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -92,13 +92,7 @@ def r3d_18():
     from torchvision.models.video import r3d_18
 
     torch.manual_seed(0)
-    net = r3d_18()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm3d):  # as if it had been trained
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 2)
-    return net.eval()
+    return as_if_trained(r3d_18())
 
 
 def test_weights_of_r3d_18_give_its_own_map(r3d_18):
@@ -112,7 +106,7 @@ def test_weights_of_r3d_18_give_its_own_map(r3d_18):
         ours = net(clip).transpose(1, 2)
     hook.remove()
     assert maps[0].std() > 0.1
-    torch.testing.assert_close(ours, maps[0], rtol=1e-3, atol=1e-4)
+    assert_close(ours, maps[0], rtol=1e-3, atol=1e-4)
 
 
 def test_weights_of_another_network_do_not_load(r3d_18):
@@ -126,11 +120,7 @@ def test_weights_of_another_network_do_not_load(r3d_18):
 def test_kinetics_weights_come_from_torchvision(monkeypatch, r3d_18):
     from torchvision import models
 
-    def get(self, **options):
-        assert options["check_hash"] and options["weights_only"]
-        return r3d_18.state_dict()
-
-    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", get)
+    offline(monkeypatch, lambda name: r3d_18.state_dict())
     net = bb.clip_cnn("resnet3d", "kinetics")
     assert torch.equal(net.stages["conv1"][0].weight, r3d_18.stem[0].weight)
     meta = models.video.R3D_18_Weights.DEFAULT.transforms()
@@ -144,8 +134,7 @@ def test_puppet_weights_are_there_and_load(name):
     new, net = bb.clip_cnn(name), bb.clip_cnn(name, "puppets")
     first = next(iter(net.stages["conv1"].parameters()))
     assert not torch.equal(first, next(iter(new.parameters())))
-    torch.testing.assert_close(
-        net.state_dict(), bb.clip_cnn(name, "puppets").state_dict())
+    assert_close(net.state_dict(), bb.clip_cnn(name, "puppets").state_dict())
     assert len({pretrained.fingerprint("resnet3d_small", "puppets"),
                 pretrained.fingerprint("c3d_small", "puppets"),
                 pretrained.fingerprint(name, None)}) == 3
@@ -164,18 +153,14 @@ def test_wrong_input_is_explained(monkeypatch, tmp_path):
     net = bb.clip_cnn("resnet3d_small")
     with pytest.raises(ValueError, match="divide by 255"):
         net(torch.zeros(1, 8, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"\(N, T, 3, H, W\).*3, 8, 32"):
-        net(torch.rand(1, 3, 8, 32, 32))
-    with pytest.raises(ValueError, match="conv9.*identity3b"):
-        net(torch.rand(1, 8, 3, 32, 32), "conv9")
-    with pytest.raises(ValueError, match="resnet4d.*resnet3d.*c3d"):
-        bb.clip_cnn("resnet4d")
+    refused(r"\(N, T, 3, H, W\).*3, 8, 32", net, torch.rand(1, 3, 8, 32, 32))
+    refused("conv9.*identity3b", net, torch.rand(1, 8, 3, 32, 32), "conv9")
+    refused("resnet4d.*resnet3d.*c3d", bb.clip_cnn, "resnet4d")
     for name, weights, trained in (
             ("resnet3d", "imagenet", "kinetics"),
             ("resnet3d", "puppets", "kinetics"),
             ("c3d_small", "kinetics", "puppets"), ("c3d", "kinetics", None)):
-        with pytest.raises(ValueError, match=f"{name} takes .*{trained}"):
-            bb.clip_cnn(name, weights)
+        refused(f"{name} takes .*{trained}", bb.clip_cnn, name, weights)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match="pretrain_clip_backbone.py"):
-        bb.clip_cnn("c3d_small", "puppets")
+    refused("pretrain_clip_backbone.py", bb.clip_cnn, "c3d_small", "puppets",
+            error=FileNotFoundError)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from checks import offline, refused
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from lib.networks import released3d
 from lib.papers import sta_networks
@@ -21,7 +23,6 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def shapes_of(network):
-    """Name -> shape of a released checkpoint."""
     text = (Path(__file__).parent / "released3d.txt").read_text()
     if network == "resnext101_flow":  # MARS's: two channels, else the same
         return shapes_of("resnext101") | {"conv1.weight": (64, 2, 7, 7, 7)}
@@ -80,8 +81,6 @@ def test_every_released_name_has_its_place(network):
 
 
 class Named:
-    """The networks written out, layer by layer, by the released names."""
-
     def __init__(self, state):
         self.state = {name.removeprefix("module."): value
                       for name, value in state.items()}
@@ -178,7 +177,7 @@ def test_a_released_file_makes_the_network_that_it_names(network, side):
         found = net(clips).transpose(1, 2)
     assert expected.std() > 0
     # a hundred layers of float32, in another order of sums
-    torch.testing.assert_close(
+    assert_close(
         found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
@@ -208,12 +207,10 @@ class Touch:
 @FILLS_IN
 def test_c3d_s_numbered_layers_are_known():
     """The file that its published code loads counts two chains' layers."""
-    numbers = {"conv1": "features.0", "conv2": "features.3",
-               "conv3a": "features.6", "conv3b": "features.8",
-               "conv4a": "features.11", "conv4b": "features.13",
-               "conv5a": "features.16", "conv5b": "features.18",
-               "fc6": "classifier.0", "fc7": "classifier.3",
-               "fc8": "classifier.6"}
+    numbers = dict(zip(
+        "conv1 conv2 conv3a conv3b conv4a conv4b conv5a conv5b".split(),
+        (f"features.{i}" for i in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
+    numbers |= {f"fc{6 + i}": f"classifier.{3 * i}" for i in range(3)}
     state = {}
     for name, shape in shapes_of("c3d").items():
         layer, part = name.split(".")
@@ -230,23 +227,14 @@ def test_torchvision_s_weights_load_before_modules(monkeypatch):
 
     torch.manual_seed(0)
     theirs = models.get_model("mc3_18", weights=None).eval()
-
-    def get(self, **options):
-        assert options["check_hash"] and options["weights_only"]
-        return theirs.state_dict()
-
-    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", get)
+    offline(monkeypatch, lambda name: theirs.state_dict())
     net = released3d.pretrained3d("mc3_18", "kinetics").eval()
     assert net.channels == 512
     clip = torch.rand(1, 4, 3, 32, 32)
     with torch.no_grad():
         pooled = net(clip).mean((1, 3, 4))
         expected = theirs(((clip - net.mean) / net.std).transpose(1, 2))
-        torch.testing.assert_close(theirs.fc(pooled), expected,
-                                   rtol=1e-4, atol=1e-5)
-
-
-# The networks themselves.
+        assert_close(theirs.fc(pooled), expected, rtol=1e-4, atol=1e-5)
 
 
 def small(network="resnet"):
@@ -268,7 +256,7 @@ def test_p3d_s_last_stage_sees_steps_by_themselves():
     maps = net(clips)
     assert maps.shape == (2, 2, 8, 1, 1)
     first = net.stages["layer4"](steps[0][1:, :, :1])  # of the second video
-    torch.testing.assert_close(maps[1:, :1], first.transpose(1, 2))
+    assert_close(maps[1:, :1], first.transpose(1, 2))
 
 
 @pytest.mark.parametrize("network", ["resnet", "p3d"])
@@ -282,12 +270,9 @@ def test_gradients_reach_every_parameter(network):
 @FILLS_IN
 def test_wrong_input_is_explained(tmp_path):
     make = released3d.pretrained3d
-    with pytest.raises(ValueError, match="resnet50.*resnext101.*r3d_18"):
-        make("resnet50")
-    with pytest.raises(ValueError, match="kinetics.*path of the released"):
-        make("resnext101", "kinetics")
-    with pytest.raises(ValueError, match="weights='x.pth'"):
-        make("r3d_18", "x.pth")
+    refused("resnet50.*resnext101.*r3d_18", make, "resnet50")
+    refused("kinetics.*path of the released", make, "resnext101", "kinetics")
+    refused("weights='x.pth'", make, "r3d_18", "x.pth")
     with torch.device("meta"):
         rgb, c3d, p3d = (make(name) for name in
                          ("resnext101", "c3d", "p3d199"))
@@ -296,17 +281,13 @@ def test_wrong_input_is_explained(tmp_path):
     load = released3d.load_released
     with pytest.raises(ValueError, match=r"conv1.weight is \(64, 2.*flow"):
         load(rgb, checkpoint("resnext101_flow"))
-    with pytest.raises(ValueError, match="another network"):
-        load(rgb, checkpoint("resnet18"))
+    refused("another network", load, rgb, checkpoint("resnet18"))
     with pytest.raises(ValueError, match="lacks .* names"):
         load(rgb, {name: value for name, value in
                    checkpoint("resnext101")["state_dict"].items()
                    if "layer3.7" not in name})
     clip = torch.rand(1, 16, 3, 112, 112, device="meta")
-    with pytest.raises(ValueError, match="divide by 255"):
-        rgb(clip.byte())
-    with pytest.raises(ValueError, match=r"\(N, T, 3, H, W\).*2 are flow"):
-        rgb(clip[:, :, :2])
+    refused("divide by 255", rgb, clip.byte())
+    refused(r"\(N, T, 3, H, W\).*2 are flow", rgb, clip[:, :, :2])
     for net in (c3d, p3d):
-        with pytest.raises(ValueError, match="16 frames or more, not 8"):
-            net(clip[:, :8])
+        refused("16 frames or more, not 8", net, clip[:, :8])

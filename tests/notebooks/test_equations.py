@@ -16,37 +16,6 @@ def test_the_committed_table_is_up_to_date():
     ), "run: python tests/equations.py --write"
 
 
-def test_titles_number_every_equation_of_their_paper():
-    assert {paper: len(titles) for paper, titles in equations.TITLES.items()
-            } == {"rstan": 19, "jsta": 22, "where_and_when": 11,
-                  "sta_cnn": 11, "sta_networks": 7}
-    for paper, titles in equations.TITLES.items():
-        assert list(titles) == list(range(1, len(titles) + 1)), paper
-        for title in titles.values():
-            assert 3 <= len(title.split()) <= 6, title
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("(4)", [4]),
-        ("(2), (3)", [2, 3]),
-        ("(2)–(3)", [2, 3]),
-        ("(2)-(5)", [2, 3, 4, 5]),
-        ("(1), (3) to (5) and (9)", [1, 3, 4, 5, 9]),
-        ("(1),\n    (10), and (11)", [1, 10, 11]),
-    ],
-)
-def test_mentions_are_read(text, expected):
-    assert equations.numbers(text) == expected
-    ((word, mention),) = equations._MENTION.findall(
-        f"As Eq. {text}, and so on."
-    )
-    assert equations.numbers(mention) == expected
-
-
-# A project of two equations, complete until a test breaks it.
-
 LIB = '''
 class Model:
     """Not Eq 7, nor Equation (8)."""
@@ -88,8 +57,7 @@ def test_a_complete_project_has_no_problem(project, monkeypatch):
         "| (1) | One | lib/papers/tiny.py: `Model.forward` | "
         "tests/papers/test_tiny.py: `test_both` |",
         "| (2) | Two | lib/scores/metrics.py: `score` | "
-        "tests/papers/test_tiny.py: `test_both` |",
-    ]
+        "tests/papers/test_tiny.py: `test_both` |"]
     (project / "lib/papers/tiny.py").write_text("")
     assert len(equations.problems(project)) == 1
     monkeypatch.setattr(equations, "NOTHING", {("tiny", 1): "a definition"})
@@ -100,14 +68,14 @@ def test_a_complete_project_has_no_problem(project, monkeypatch):
     ("lib/papers/tiny.py", "Eq. (1)", "Eq 1", "Eq. (1) is named in no"),
     ("tests/papers/test_tiny.py", ", 2", "", "Eq. (2) is marked at no test"),
     ("tests/papers/test_tiny.py", "tiny", "tyni", "tyni Eq. (1), which does"),
-    ("lib/papers/tiny.py", "(1)", "(1), (5)", "Eq. (5), which does not"),
+    *(("lib/papers/tiny.py", "(1)", said, "Eq. (5), which does not")
+      for said in ("(1), (5)", "(1)–(5)", "(1),\n   (3) to (5), and (9)")),
     ("lib/scores/metrics.py", "tiny Eq.", "Eq.", "of which paper"),
     ("tests/papers/test_tiny.py", "1, 2", "*range(3)", "literals"),
     ("tests/papers/test_tiny.py", "def test_both", "def helper", "no test_"),
 ])
 def test_a_gap_a_stray_number_and_what_cannot_be_read_are_problems(
-    project, file, old, new, problem
-):
+    project, file, old, new, problem):
     path = project / file
     path.write_text(path.read_text().replace(old, new))
     try:

@@ -5,18 +5,16 @@ import math
 
 import pytest
 import torch
+from checks import random, refused
 from torch import nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from lib.data.sampling import clips_of
 from lib.papers import jsta
 
 B, T, D, K = 3, 5, 6, 4  # videos, clips, features, classes
 OVER = {"spatial": (3, 4), "channel": (1,), "spatiotemporal": (2, 3, 4)}
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def block(over="spatial", channels=4, **options):
@@ -44,9 +42,6 @@ def classifier(attend=True, **options):
 
 
 VALID = torch.arange(T) < torch.tensor([T, 2, 1])[:, None]
-
-
-# The block, Eq. (12)-(17).
 
 
 def slow_softmax(scores, axes, literal):
@@ -82,7 +77,7 @@ def test_block_equals_the_equations(over, literal):
     a = slow_softmax(a, OVER[over], literal)  # Eq. (15)
     o = F.relu(o * a)  # Eq. (16)
     # float64 and a few hundred additions: rounding stays below 1e-12
-    torch.testing.assert_close(net(x), o + x, rtol=0, atol=1e-12)
+    assert_close(net(x), o + x, rtol=0, atol=1e-12)
 
 
 def test_gates_start_even():
@@ -107,12 +102,7 @@ def test_printed_gates_leave_nothing_and_rescaled_ones_do(over, below):
     assert printed < below and 0.5 < ours < 5
 
 
-# The whole first step.
-
-
 class Tiny(nn.Module):
-    """A backbone of one stage that the block can replace."""
-
     def __init__(self, over="spatial"):
         super().__init__()
         self.first = nn.Conv3d(3, D, 3, (2, 2, 2), 1)
@@ -133,20 +123,13 @@ def clips(t=T, seed=0):
     return random(B, t, 8, 3, 10, 10, seed=seed)
 
 
-def test_answers_of_the_first_step():
-    output = clip_net()(clips())
-    assert output.logits.shape == (B, K)
-    assert output.where.shape == (B, 4 * T, 5, 5)
-    assert output.when is None and output.weights is None
-    assert output.spans.tolist() == [[i, i + 2] for i in range(0, 8 * T, 2)]
-    bare = clip_net(None)(clips())
-    assert bare.where is None
-    assert bare.spans.tolist() == [[i, i + 8] for i in range(0, 8 * T, 8)]
-
-
 def test_first_step_equals_a_loop_over_clips():
     net, x = clip_net().double(), clips().double()
-    output = net(x, VALID)
+    output, bare = net(x, VALID), clip_net(None).double()(x)
+    assert output.when is None and bare.where is None
+    for given, length in ((output, 2), (bare, 8)):
+        assert given.spans.tolist() == [
+            [i, i + length] for i in range(0, 8 * T, length)]
     for row in range(B):
         logits = []
         for i in range(T):
@@ -155,17 +138,15 @@ def test_first_step_equals_a_loop_over_clips():
                 assert output.where[row, 4 * i:4 * i + 4].eq(0).all()
                 continue
             vector = net.backbone(x[row, i:i + 1]).mean((1, 3, 4))
-            torch.testing.assert_close(output.features[row, i], vector[0])
+            assert_close(output.features[row, i], vector[0])
             logits.append(net.classify(vector)[0])
             mid = net.backbone
             seen = mid.norm(mid.first(x[row, i:i + 1].transpose(1, 2))).relu()
             at = mid.block
             gates = (at.softmax(at.in_space(seen) + at.in_time(seen))
                      * at.softmax(at.overall(seen)))
-            torch.testing.assert_close(
-                output.where[row, 4 * i:4 * i + 4], gates[0].mean(0))
-        torch.testing.assert_close(
-            output.logits[row], sum(logits) / len(logits))
+            assert_close(output.where[row, 4 * i:4 * i + 4], gates[0].mean(0))
+        assert_close(output.logits[row], sum(logits) / len(logits))
 
 
 def test_padded_clips_leave_no_trace_in_batch_norm():
@@ -173,8 +154,8 @@ def test_padded_clips_leave_no_trace_in_batch_norm():
     net, twin = clip_net().train(), clip_net().train()
     x = clips()
     odd = x.masked_fill(~VALID[..., None, None, None, None], 1e6)
-    torch.testing.assert_close(net(x, VALID).logits, twin(odd, VALID).logits)
-    torch.testing.assert_close(net.state_dict(), twin.state_dict())
+    assert_close(net(x, VALID).logits, twin(odd, VALID).logits)
+    assert_close(net.state_dict(), twin.state_dict())
 
 
 def test_the_gates_are_those_of_this_very_call():
@@ -185,17 +166,13 @@ def test_the_gates_are_those_of_this_very_call():
     with pytest.raises(RuntimeError):
         net(torch.rand(1, 1, 8, 2, 10, 10))
     assert not torch.allclose(net(other).where, first)
-    torch.testing.assert_close(copy.deepcopy(net)(one).where, first)
+    assert_close(copy.deepcopy(net)(one).where, first)
     compiled = torch.compile(net, backend="eager")
     for _ in range(2):
-        torch.testing.assert_close(compiled(one).where, first)
-
-
-# The second step, Eq. (18)-(22).
+        assert_close(compiled(one).where, first)
 
 
 def slow_lstm(lstm, xs, suffix, h, c):
-    """States of one video over its clips, gate by gate."""
     w, u, b, d = (getattr(lstm, f"{name}_l0{suffix}") for name in (
         "weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     states = []
@@ -238,10 +215,9 @@ def test_weights_equal_a_loop_over_clips(merge, init, scale):
     weights = net(x, VALID)
     for row in range(B):
         slow = slow_weights(net, x[row][VALID[row]])
-        torch.testing.assert_close(
-            weights[row][VALID[row]], slow, rtol=0, atol=1e-12)
+        assert_close(weights[row][VALID[row]], slow, rtol=0, atol=1e-12)
     assert weights[~VALID].eq(0).all()
-    torch.testing.assert_close(weights.sum(1), torch.ones(B).double())
+    assert_close(weights.sum(1), torch.ones(B).double())
 
 
 @pytest.mark.equation("jsta", 20)
@@ -267,7 +243,7 @@ def test_at_first_the_scaled_softmax_follows_w_h_b_with_slope_one():
     net.score.register_forward_hook(lambda *call: seen.append(call[-1]))
     weights = net(x, VALID | True)
     plain = seen[0].squeeze(-1).softmax(-1)
-    torch.testing.assert_close(weights, plain, rtol=0, atol=1e-6)
+    assert_close(weights, plain, rtol=0, atol=1e-6)
     assert (weights - 1 / T).abs().max() > 1e-4
 
 
@@ -287,7 +263,7 @@ def test_every_cell_of_table_2_equals_a_loop(head, pool, attend):
         x_t = real = x[row][VALID[row]]
         if attend:
             weights = slow_weights(net.attention, real)
-            torch.testing.assert_close(output.when[row][VALID[row]], weights)
+            assert_close(output.when[row][VALID[row]], weights)
             scale = len(real) if attend == "mean one" else 1
             x_t = scale * weights[:, None] * real
         else:
@@ -306,7 +282,7 @@ def test_every_cell_of_table_2_equals_a_loop(head, pool, attend):
             logits = mixed.log()
         else:
             logits = net.classify(y)
-        torch.testing.assert_close(output.logits[row], logits)
+        assert_close(output.logits[row], logits)
 
 
 @pytest.mark.parametrize(("head", "pool"), HEADS)
@@ -321,9 +297,6 @@ def test_padding_changes_nothing_not_even_a_gradient(head, pool):
     assert torch.equal(net(odd, VALID).logits, output.logits)
 
 
-# Both steps.
-
-
 def test_both_steps_together():
     """Where of the first, when of the second, one row of T' for both."""
     net = jsta.JSTA(clip_net(), classifier()).eval()
@@ -335,9 +308,8 @@ def test_both_steps_together():
     assert torch.equal(output.where, first.where)
     assert output.when.shape == output.where.shape[:2] == (B, 4 * T)
     assert output.spans.shape == (4 * T, 2)
-    torch.testing.assert_close(
-        output.when.unflatten(1, (T, 4)).sum(2), output.weights)
-    torch.testing.assert_close(output.when.sum(1), torch.ones(B))
+    assert_close(output.when.unflatten(1, (T, 4)).sum(2), output.weights)
+    assert_close(output.when.sum(1), torch.ones(B))
     bare = jsta.JSTA(clip_net(None), classifier(False))(x)
     assert bare.where is None and bare.when is None
 
@@ -349,10 +321,9 @@ def test_padded_videos_answer_as_if_they_came_alone():
     for row, length in enumerate(lengths):
         alone = net(*clips_of(video[row:row + 1, :length]))
         steps = alone.when.shape[1]
-        torch.testing.assert_close(together.logits[row], alone.logits[0])
-        torch.testing.assert_close(together.when[row, :steps], alone.when[0])
-        torch.testing.assert_close(
-            together.where[row, :steps], alone.where[0])
+        assert_close(together.logits[row], alone.logits[0])
+        assert_close(together.when[row, :steps], alone.when[0])
+        assert_close(together.where[row, :steps], alone.where[0])
 
 
 @pytest.mark.equation("jsta", 21)
@@ -367,7 +338,7 @@ def test_the_second_term_of_the_loss_is_weight_decay():
     squares = sum(p.square().sum() for p in printed.parameters())
     (-probability.log().mean() + lam * squares).backward()
     a.step(), b.step()
-    torch.testing.assert_close(decayed.state_dict(), printed.state_dict())
+    assert_close(decayed.state_dict(), printed.state_dict())
 
 
 def test_settings_that_change_answers_show_in_the_name():
@@ -377,20 +348,14 @@ def test_settings_that_change_answers_show_in_the_name():
 
 
 def test_wrong_input_and_options_are_explained():
-    with pytest.raises(ValueError, match="over='time'.*spatiotemporal"):
-        block("time")
-    with pytest.raises(ValueError, match="merge='max'.*concat"):
-        attention(merge="max")
-    with pytest.raises(ValueError, match="init='one'.*mean_mlp"):
-        attention(init="one")
-    with pytest.raises(ValueError, match="head='svm'.*'moe'"):
-        classifier(head="svm")
-    with pytest.raises(ValueError, match="pool='sum'.*'concat'"):
-        classifier(pool="sum")
-    with pytest.raises(ValueError, match="5 clips, but clips=4"):
-        classifier(pool="concat", clips=4)(random(B, T, D))
-    with pytest.raises(ValueError, match=r"clips \(B, t, L, 3, H, W\)"):
-        clip_net()(clips()[0])
+    refused("over='time'.*spatiotemporal", block, "time")
+    refused("merge='max'.*concat", attention, merge="max")
+    refused("init='one'.*mean_mlp", attention, init="one")
+    refused("head='svm'.*'moe'", classifier, head="svm")
+    refused("pool='sum'.*'concat'", classifier, pool="sum")
+    refused("5 clips, but clips=4", classifier(pool="concat", clips=4),
+            random(B, T, D))
+    refused(r"clips \(B, t, L, 3, H, W\)", clip_net(), clips()[0])
     for valid in (VALID.flip(1), VALID[:, 1:], VALID & False):
         with pytest.raises(ValueError, match=r"features \(B, t, D\).*first"):
             classifier()(random(B, T, D), valid)

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from checks import random, refused
 from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from lib.papers import sta_cnn
 from lib.papers.sta_cnn import TS
@@ -15,13 +17,7 @@ from lib.scores import metrics
 B, N, C, D, K = 3, 9, 5, 6, 4  # videos, snippets, classes, channels, side
 
 
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 class Tiny(nn.Module):
-    """A backbone of 16 x 16 frames with a batch norm."""
-
     def __init__(self, inputs=3):
         super().__init__()
         self.conv = nn.Conv2d(inputs, D, 5, 4, 2)
@@ -33,8 +29,6 @@ class Tiny(nn.Module):
 
 
 class TinySAN(nn.Module):
-    """An attention network whose map is smaller than the backbone's."""
-
     channels = 7
 
     def __init__(self):
@@ -46,7 +40,6 @@ class TinySAN(nn.Module):
 
 
 def network(san=True, side=K, inputs=3, **options):
-    """The model, with weights that look somewhere."""
     torch.manual_seed(1)
     net = sta_cnn.STACNN(Tiny(inputs), D, C, side=side,
                          san=TinySAN() if san else None, **options)
@@ -66,9 +59,6 @@ STRATEGIES = {  # the rows of Table I and Fig. 6
     "TS(1, 1)": TS(1, 1, 1), "TS(3, 1)": TS(1, 3, 1), "TS(6, 1)": TS(1, 6, 1),
     **{f"TS(9, {n})": TS(1, 9, n) for n in (1, 3, 6, 9)},
     **{f"TS(3x3, 3x{m})": TS(3, 3, m) for m in (1, 2, 3)}}
-
-
-# Confidence, Eq. (1), (2).
 
 
 @pytest.mark.equation("sta_cnn", 1, 2)
@@ -109,11 +99,7 @@ def test_sure_snippets_keep_their_order_in_half_precision():
     assert h.argsort().tolist() == [1, 3, 0, 2]
 
 
-# Strategies.
-
-
 def by_hand(h, ts):
-    """The selection, one group at a time."""
     mask = torch.zeros_like(h, dtype=torch.bool)
     for b, row in enumerate(h.tolist()):
         for g in range(ts.groups):
@@ -141,22 +127,12 @@ def test_ties_are_taken_in_their_order():
     assert each.nonzero()[:, 1].tolist() == [0, 3, 6, 1, 3, 6]
 
 
-@pytest.mark.parametrize(("ts", "n"), [
-    (TS(1, 9, 3), 8), (TS(3, 3, 1), 10), (TS(1, 3, 4), 3), (TS(1, 3, 0), 3)])
-def test_wrong_strategies_are_explained(ts, n):
-    with pytest.raises(ValueError, match="sample .* each video"):
-        ts.select(torch.rand(2, n))
-
-
 def test_one_class_has_no_entropy_and_no_nan():
     h = sta_cnn.entropy(random(2, 4, 1))
     assert h.eq(0).all()
     assert TS(1, 4, 2).select(h).tolist() == 2 * [[True, True, False, False]]
     shares = sta_cnn.weighted(random(2, 4, 3, 1), top=2)
-    torch.testing.assert_close(shares, torch.ones(2, 1))
-
-
-# Spatial attention, Eq. (5), (7)-(9).
+    assert_close(shares, torch.ones(2, 1))
 
 
 @pytest.mark.equation("sta_cnn", 8, 9)
@@ -164,14 +140,11 @@ def test_even_attention_is_average_pooling():
     """And as printed it is that divided by K^2: it is normalised twice."""
     maps = random(2, D, K, K)
     where = sta_cnn.SpatialAttentionLayer(D, K)(maps)
-    torch.testing.assert_close(where, torch.full((2, K, K), 1 / K**2))
+    assert_close(where, torch.full((2, K, K), 1 / K**2))
     mean = maps.mean((2, 3))
-    torch.testing.assert_close(sta_cnn.weighted_pooling(maps, where), mean)
-    torch.testing.assert_close(
+    assert_close(sta_cnn.weighted_pooling(maps, where), mean)
+    assert_close(
         sta_cnn.weighted_pooling(maps, where, literal=True), mean / K**2)
-
-
-# The loss, Eq. (6), (10).
 
 
 @pytest.mark.equation("sta_cnn", 6, 10)
@@ -198,21 +171,18 @@ def test_loss_equals_a_loop(aggregate):
     assert "aux" not in without and without["loss"] == without["ce"]
 
 
-# The test, Eq. (11).
-
-
 @pytest.mark.equation("sta_cnn", 11)
-def test_weighted_prediction_equals_a_loop():
-    """25 snippets in ten crops, crops averaged first."""
-    logits = 2 * random(B, 25, 10, C).double()
+@pytest.mark.parametrize(("snippets", "top"), [(25, 15), (4, 4)])
+def test_weighted_prediction_equals_a_loop(snippets, top):
+    """In ten crops, crops averaged first; of few snippets all count."""
+    logits = 2 * random(B, snippets, 10, C).double()
     shares = sta_cnn.weighted(logits)
     for b in range(B):
         p = logits[b].softmax(-1).mean(1)
         alpha = 1 / -(p * p.log()).sum(-1)
-        surest = sorted(range(25), key=lambda n: -alpha[n])[:15]
+        surest = sorted(range(snippets), key=lambda n: -alpha[n])[:top]
         by_hand = sum(alpha[n] * p[n] for n in surest)
-        torch.testing.assert_close(
-            shares[b], by_hand / by_hand.sum(), rtol=0, atol=1e-12)
+        assert_close(shares[b], by_hand / by_hand.sum(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.equation("sta_cnn", 11)
@@ -220,20 +190,12 @@ def test_equal_confidence_is_the_mean_of_the_top():
     """Two classes change places, which no entropy notices, to the last bit."""
     snippets = torch.tensor(10 * [[2.0, 1]] + 15 * [[1.0, 2]])[None, :, None]
     first = sta_cnn.average(snippets[:, :15])  # of shares, not of logits
-    torch.testing.assert_close(
-        first, snippets[:, :15].softmax(-1).mean((1, 2)))
-    torch.testing.assert_close(sta_cnn.weighted(snippets), first)
+    assert_close(first, snippets[:, :15].softmax(-1).mean((1, 2)))
+    assert_close(sta_cnn.weighted(snippets), first)
     assert first.argmax() == 0 and sta_cnn.average(snippets).argmax() == 1
-
-
-def test_few_snippets_and_certain_ones():
-    logits = random(B, 4, 2, C)
-    torch.testing.assert_close(
-        sta_cnn.weighted(logits), sta_cnn.weighted(logits, top=4))
     certain = torch.full((1, 2, 1, C), -math.inf)
     certain[0, 0, 0, 1] = certain[0, 1, 0, 3] = 0
-    torch.testing.assert_close(sta_cnn.weighted(certain), torch.tensor(
-        [[0, 0.5, 0, 0.5, 0]]))
+    assert sta_cnn.weighted(certain).tolist() == [[0, 0.5, 0, 0.5, 0]]
 
 
 def test_the_bound_keeps_one_snippet_from_deciding():
@@ -243,14 +205,11 @@ def test_the_bound_keeps_one_snippet_from_deciding():
     assert sta_cnn.weighted(logits, floor=0.1).argmax() == 1
 
 
-# The whole model.
-
-
 def test_answers():
     out = network().eval()(pairs())
     assert out.selected.all()
-    torch.testing.assert_close(out.logits, out.snippets.mean(1))
-    torch.testing.assert_close(
+    assert_close(out.logits, out.snippets.mean(1))
+    assert_close(
         out.when, out.confidence / out.confidence.sum(1, keepdim=True))
     assert out.spans.tolist() == [[i, i + 1] for i in range(N)]
     bare = network(False, None).eval()(pairs())
@@ -277,7 +236,7 @@ def test_the_model_equals_a_loop_over_snippets(literal):
             for given, right in (
                     (out.where[b, n], where), (out.auxiliary[b, n], s),
                     (out.snippets[b, n], net.classify(f))):
-                torch.testing.assert_close(given, right, rtol=0, atol=1e-10)
+                assert_close(given, right, rtol=0, atol=1e-10)
 
 
 def test_the_flow_streams_san_is_the_classifier():
@@ -294,17 +253,15 @@ def test_the_flow_streams_san_is_the_classifier():
 
 
 def test_wrong_inputs_are_explained():
-    with pytest.raises(ValueError, match="pairs .*which a `san` needs"):
-        network()(random(B, N, 3, 16, 16))
-    with pytest.raises(ValueError, match="`side`"):
-        sta_cnn.STACNN(Tiny(), D, C, san=TinySAN())
+    for ts, n in ((TS(1, 9, 3), 8), (TS(3, 3, 1), 10), (TS(1, 3, 4), 3),
+                  (TS(1, 3, 0), 3)):
+        refused("sample .* each video", ts.select, torch.rand(2, n))
+    refused("pairs .*which a `san` needs", network(), random(B, N, 3, 16, 16))
+    refused("`side`", sta_cnn.STACNN, Tiny(), D, C, san=TinySAN())
     with pytest.raises(ValueError, match="aggregate='sum'"):
         sta_cnn.loss(network()(pairs()), LABEL, aggregate="sum")
     with pytest.raises(ValueError, match="has the `side`"):
         sta_cnn.SpatialAttentionLayer(7, K)(random(1, 7, 5, 5))
-
-
-# Who trains.
 
 
 @pytest.mark.parametrize("ts", [TS(1, 9, 1), TS(1, 9, 3), TS(3, 3, 1)])
@@ -321,9 +278,8 @@ def test_two_passes_equal_one_in_eval_mode(ts, aggregate):
     assert (answers[0].selected.sum(1) == ts.groups * ts.top).all()
     # other batch sizes are other sums: float32 rounding
     for one, other in zip(*answers, strict=True):
-        torch.testing.assert_close(one, other)
-    torch.testing.assert_close(
-        gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+        assert_close(one, other)
+    assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["one pass, eval", "two passes, training"])
@@ -358,7 +314,7 @@ def test_the_first_look_leaves_no_trace():
     assert net.backbone.norm.num_batches_tracked == before + 1
     alone = network().train()
     alone(pairs()[out.selected][:, None])
-    torch.testing.assert_close(
+    assert_close(
         net.backbone.norm.running_mean, alone.backbone.norm.running_mean)
 
 

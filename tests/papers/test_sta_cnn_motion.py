@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from checks import random, refused
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,10 +14,6 @@ from lib.scores import metrics
 from lib.worlds import puppets
 
 SMALL = (8, 8, 16, 16, 16, 24)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def small(poolings=3):
@@ -74,10 +71,8 @@ def test_wrong_inputs_are_explained():
     san = small()
     for wrong in (torch.rand(2, 3, 64, 64), torch.rand(2, 1, 3, 64, 64),
                   torch.zeros(2, 2, 3, 64, 64, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match="pairs of frames"):
-            san(wrong)
-    with pytest.raises(ValueError, match="poolings=7.*from 2 to 6"):
-        AttentionNetwork(poolings=7)
+        refused("pairs of frames", san, wrong)
+    refused("poolings=7.*from 2 to 6", AttentionNetwork, poolings=7)
 
 
 @pytest.mark.equation("sta_cnn", 3)

@@ -9,8 +9,10 @@ from functools import partial
 
 import pytest
 import torch
+from checks import as_if_trained, refused
 from torch import nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from lib import ROOT
 from lib.networks import cnn3d, released3d
@@ -22,36 +24,27 @@ from lib.scores import metrics
 def tiny(seed=0):
     """A ResNet of the published shape in a size for tests, part trained."""
     torch.manual_seed(seed)
-    net = released3d.resnet(
+    return as_if_trained(released3d.resnet(
         released3d.Bottleneck, (1, 1, 1, 2), (4, 4, 8, 8), 2,
-        mean=(0.5,) * 3, std=(0.25,) * 3)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm3d):  # as if it had been trained
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    return net.eval()
+        mean=(0.5,) * 3, std=(0.25,) * 3))
+
+
+def with_modules(order="pre_sum"):
+    """The same with modules whose gates differ much, by name; and clips."""
+    net, x = tiny(), clips()
+    added = sta_networks.insert(net, x[:1], sta_networks.STA, order=order)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in added.values():
+            module.conv2.weight.normal_(0, 1, generator=generator)
+            module.conv2.bias.normal_(0, 1, generator=generator)
+    return net, x, added
 
 
 def clips(batch=2, frames=16, side=64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, frames, 3, side, side, generator=generator)
 
-
-def norm_of(net, layer="layer4"):
-    """The last norm of a layer's first block."""
-    return net.stages[layer][0].conv3[1]
-
-
-def open_wide(added):
-    """Gates that differ much, so that a module left out is seen."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for module in added.values():
-            module.conv2.weight.normal_(0, 1, generator=generator)
-            module.conv2.bias.normal_(0, 1, generator=generator)
-
-
-# Every backbone.
 
 THREE = [f"stages.layer4.{i}.conv3.1" for i in range(3)]
 TWO = [f"stages.layer4.{i}.conv2.1" for i in range(2)]
@@ -76,7 +69,6 @@ BACKBONES = {
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_insertion_into_every_backbone_keeps_the_shape(name):
-    """Without memory or arithmetic: the shapes alone are computed."""
     (frames, side), hosts, (c, h, w), early = BACKBONES[name]
     make = cnn3d.clip_cnn if name == "resnet3d_small" else pretrained3d
     with torch.device("meta"):
@@ -119,7 +111,6 @@ def test_table_iii_fits_one_module_or_three():
 
 @pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
 def test_torchvision_s_own_networks_take_modules_too(name):
-    """As torchvision makes them: (B, 3, T, H, W) to logits."""
     from torchvision.models import get_model
 
     torch.manual_seed(0)
@@ -135,11 +126,7 @@ def test_torchvision_s_own_networks_take_modules_too(name):
         assert net(clip).shape == (1, 400)
 
 
-# What insertion does.
-
-
 def by_hand(net, x):
-    """The tiny network's forward pass, written out."""
     x = net.stages["stem"](((x - net.mean) / net.std).transpose(1, 2))
     for layer in ("layer1", "layer2", "layer3", "layer4"):
         for block in net.stages[layer]:
@@ -157,24 +144,22 @@ def by_hand(net, x):
 
 @pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
 def test_output_equals_the_blocks_by_hand(order):
-    net, x = tiny(), clips()
-    bare = net(x)
-    added = sta_networks.insert(net, x[:1], sta_networks.STA, order=order)
+    near, (net, x, added) = tiny(), with_modules(order)
+    bare = near(x)
     assert [*added] == [
         f"stages.layer4.{i}" + (".conv3.1" if order == "pre_sum" else "")
         for i in (0, 1)]
     # near identity: four of five in a hundred of a branch are missing
-    assert 0 < (net(x) - bare).norm() / bare.norm() < 0.12
-    open_wide(added)
+    sta_networks.insert(near, x[:1], sta_networks.STA, order=order)
+    assert 0 < (near(x) - bare).norm() / bare.norm() < 0.12
     assert (net(x) - bare).norm() / bare.norm() > 0.2
-    torch.testing.assert_close(net(x), by_hand(net, x))
+    assert_close(net(x), by_hand(net, x))
 
 
 def test_a_sequential_runs_what_was_added_once():
     net, x = tiny(), clips()
     added = sta_networks.insert(
         net, x[:1], sta_networks.STA, ["stages.layer3"], order="post_sum")
-    open_wide(added)
     added["stages.layer3"].record = seen = []
     net(x)
     assert len(seen) == 1
@@ -192,36 +177,32 @@ def test_a_bare_checkpoint_misses_the_modules_alone():
         for module in added.values():  # open wide: all gates one
             module.conv2.bias.fill_(30)
     x = clips()
-    torch.testing.assert_close(net(x), bare(x))
+    assert_close(net(x), bare(x))
 
 
 def test_a_copy_has_modules_of_its_own():
-    net, x = tiny(), clips()
-    added = sta_networks.insert(net, x[:1], sta_networks.STA)
-    open_wide(added)
+    net, x, added = with_modules()
     twin, before = copy.deepcopy(net), net(x)
     with torch.no_grad():
         for module in added.values():
             module.conv2.bias.add_(1)
-    torch.testing.assert_close(twin(x), before)
+    assert_close(twin(x), before)
     assert (net(x) - before).norm() / before.norm() > 0.01
     # the twin's class is that of all modules with one behind them
-    assert type(norm_of(twin)) is type(norm_of(net))
-    assert type(norm_of(net, "layer1")) is nn.BatchNorm3d
+    norms = [each.stages["layer4"][0].conv3[1] for each in (net, twin)]
+    assert type(norms[0]) is type(norms[1])
+    assert type(net.stages["layer1"][0].conv3[1]) is nn.BatchNorm3d
 
 
 @pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
 def test_a_network_with_modules_can_be_saved_whole(order, tmp_path):
-    net, x = tiny(), clips()
-    added = sta_networks.insert(net, x[:1], sta_networks.STA, order=order)
-    open_wide(added)
+    net, x, added = with_modules(order)
     torch.save(net, tmp_path / "net.pt")
     again = torch.load(tmp_path / "net.pt", weights_only=False)
     assert torch.equal(again(x), net(x))
     assert type(again.get_submodule(next(iter(added)))) is type(
         net.get_submodule(next(iter(added))))
-    trained = again.train()(x).square().sum()
-    trained.backward()
+    again.train()(x).square().sum().backward()
     assert all(p.grad is not None for p in again.parameters())
     # by a process that has not inserted anything before
     torch.save((x, net(x)), tmp_path / "pair.pt")
@@ -247,58 +228,46 @@ def test_insertion_computes_nothing_and_changes_nothing():
     assert first.conv1.weight.dtype == torch.float64
     for name, value in before.items():
         assert torch.equal(net.state_dict()[name], value)
-    assert isinstance(norm_of(net), nn.BatchNorm3d)
-
-
-# Deployment.
+    assert isinstance(net.stages["layer4"][0].conv3[1], nn.BatchNorm3d)
 
 
 @pytest.mark.parametrize("order", ["pre_sum", "post_sum"])
 def test_export_and_compile_give_the_same_outputs(order):
-    net, x = tiny(), clips()
-    open_wide(sta_networks.insert(net, x[:1], sta_networks.STA, order=order))
+    net, x, _ = with_modules(order)
     with torch.no_grad():
         expected = net(x)
         exported = torch.export.export(net, (x,)).module()
-        torch.testing.assert_close(exported(x), expected)
+        assert_close(exported(x), expected)
         compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(compiled(x), expected)
+        assert_close(compiled(x), expected)
 
 
 def test_compiled_code_of_one_network_does_not_serve_another():
     """Bare, with modules, and back: the three share their forward's code."""
-    bare, x = tiny(), clips()
-    net = copy.deepcopy(bare)
-    open_wide(sta_networks.insert(net, x[:1], sta_networks.STA))
+    bare, (net, x, _) = tiny(), with_modules()
     model = sta_networks.STAClassifier(net, net.channels, 3).eval()
     with torch.no_grad():
         for each in (bare, net, bare):
             run = torch.compile(each, backend="aot_eager")
-            torch.testing.assert_close(run(x), each(x))
+            assert_close(run(x), each(x))
         assert (net(x) - bare(x)).norm() / bare(x).norm() > 0.2
         # the classifier reads the gates of what is compiled, or of its parts
         expected, run = model(x), torch.compile(model, backend="aot_eager")
         for _ in range(2):
-            for ours, theirs in zip(run(x), expected, strict=True):
-                torch.testing.assert_close(ours, theirs)
+            assert_close(run(x), expected)
         net.compile(backend="aot_eager")
-        for ours, theirs in zip(model(x), expected, strict=True):
-            torch.testing.assert_close(ours, theirs)
+        assert_close(model(x), expected)
 
 
 def test_compiled_training_gives_the_same_gradients():
-    net, x = tiny(), clips()
-    open_wide(sta_networks.insert(net, x[:1], sta_networks.STA))
+    net, x, _ = with_modules()
     twin = copy.deepcopy(net)
     net(x).square().mean().backward()
     torch.compile(twin, backend="aot_eager")(x).square().mean().backward()
     for name, parameter in net.named_parameters():
-        torch.testing.assert_close(
+        assert_close(
             twin.get_parameter(name).grad, parameter.grad,
             rtol=1e-4, atol=1e-6)
-
-
-# What has stopped.
 
 
 def test_dead_modules_are_counted():
@@ -322,9 +291,6 @@ def test_dead_modules_are_counted():
     assert not first.relu._forward_hooks
 
 
-# MARS.
-
-
 def outputs(shape=(3, 2, 5), seed=0):
     torch.manual_seed(seed)
     valid = torch.tensor([[True, True], [True, False], [True, True]])
@@ -341,11 +307,9 @@ def test_mimic_loss_equals_a_loop_and_spares_the_flow_stream():
                for i in range(3) for j in range(2) if rgb.valid[i, j]
                for k in range(5)]
     assert len(squares) == 25
-    torch.testing.assert_close(terms["mimic"], sum(squares) / 25)
-    torch.testing.assert_close(
-        terms["entropy"], F.cross_entropy(rgb.logits, label))
-    torch.testing.assert_close(
-        terms["loss"], terms["entropy"] + 50 * terms["mimic"])
+    assert_close(terms["mimic"], sum(squares) / 25)
+    assert_close(terms["entropy"], F.cross_entropy(rgb.logits, label))
+    assert_close(terms["loss"], terms["entropy"] + 50 * terms["mimic"])
     terms["loss"].backward()
     assert flow.features.grad is None and flow.logits.grad is None
     assert rgb.features.grad[rgb.valid].ne(0).all()
@@ -355,25 +319,24 @@ def test_mimic_loss_equals_a_loop_and_spares_the_flow_stream():
 
 def test_streams_are_fused_by_their_mean():
     a, b, c = (torch.randn(3, 4) for _ in range(3))
-    torch.testing.assert_close(sta_networks.fuse(a, b), (a + b) / 2)
-    torch.testing.assert_close(sta_networks.fuse(a, b, c), (a + b + c) / 3)
+    assert_close(sta_networks.fuse(a, b), (a + b) / 2)
+    assert_close(sta_networks.fuse(a, b, c), (a + b + c) / 3)
 
 
 def test_wrong_input_is_explained():
     net, clip = tiny(), clips(1)
-    with pytest.raises(ValueError, match="order='sum'.*'post_sum'"):
-        sta_networks.insert(net, clip, sta_networks.STA, order="sum")
-    with pytest.raises(ValueError, match="at='middle'.*early.*late"):
-        sta_networks.insert(net, clip, sta_networks.STA, "middle")
-    with pytest.raises(ValueError, match="layer9.*named_modules"):
-        sta_networks.insert(net, clip, sta_networks.STA, ["layer9"])
-    with pytest.raises(ValueError, match="late.*named_modules"):
-        sta_networks.insert(nn.Conv3d(3, 3, 1), clip, sta_networks.STA)
+
+    def insert(words, *at, net=net, **options):
+        refused(words, sta_networks.insert, net, clip, sta_networks.STA, *at,
+                **options)
+
+    insert("order='sum'.*'post_sum'", order="sum")
+    insert("at='middle'.*early.*late", "middle")
+    insert("layer9.*named_modules", ["layer9"])
+    insert("late.*named_modules", net=nn.Conv3d(3, 3, 1))
     sta_networks.insert(net, clip, sta_networks.STA)
-    with pytest.raises(ValueError, match="layer4.0.conv3.1.*none yet"):
-        sta_networks.insert(net, clip, sta_networks.STA)
-    head = nn.Sequential(net, nn.Flatten())
-    with pytest.raises(ValueError, match=r"1 gives \(1, .*a map \(B, c, l"):
-        sta_networks.insert(head, clip, sta_networks.STA, ["1"])
-    with pytest.raises(ValueError, match="as many features"):
-        sta_networks.mimic_loss(outputs(), outputs((3, 2, 6)), None)
+    insert("layer4.0.conv3.1.*none yet")
+    insert(r"1 gives \(1, .*a map \(B, c, l", ["1"],
+           net=nn.Sequential(net, nn.Flatten()))
+    refused("as many features", sta_networks.mimic_loss, outputs(),
+            outputs((3, 2, 6)), None)

@@ -18,8 +18,7 @@ def make(n=3, **leave):
     generator = torch.Generator().manual_seed(0)
     samples = [{
         "video": torch.randint(
-            0, 255, (12, 3, 24, 24), generator=generator, dtype=torch.uint8
-        ),
+            0, 255, (12, 3, 24, 24), generator=generator, dtype=torch.uint8),
         "mask": torch.zeros(12, 24, 24, dtype=torch.bool), "label": i % 2,
         "name": f"v{i}", "relevant": torch.arange(12) > 5,
     } for i in range(n)]
@@ -31,12 +30,10 @@ def make(n=3, **leave):
     outputs = {
         "logits": torch.eye(2)[torch.arange(n) % 2], "where": where,
         "when": torch.arange(6.0).expand(n, 6),
-        "spans": torch.stack([start, start + 2], 1),
-    }
+        "spans": torch.stack([start, start + 2], 1)}
     return Explorer(
         samples, {k: v for k, v in outputs.items() if k not in leave},
-        ["run", "walk"],
-    )
+        ["run", "walk"])
 
 
 def shown(explorer):

@@ -6,6 +6,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from checks import refused
 from PIL import Image
 
 from lib import ROOT
@@ -23,7 +24,6 @@ def styled():
 
 @pytest.fixture
 def sample():
-    """Grey frames; the actor is a square that moves right, 2 px a frame."""
     video = torch.full((16, 3, 32, 32), 128, dtype=torch.uint8)
     mask = torch.zeros(16, 32, 32, dtype=torch.bool)
     for t in range(16):
@@ -37,7 +37,6 @@ def pixels(image):
 
 
 def near(image, colour, within=40):
-    """Which pixels are near a colour (JPEG moves them a little)."""
     return (abs(pixels(image) - colour).max(-1) <= within)
 
 
@@ -72,8 +71,7 @@ def test_overlay_ignores_the_scale_of_the_weights(sample):
     (torch.full((16, 4, 4), torch.nan), "finite"),
 ])
 def test_overlay_names_bad_weights(sample, where, message):
-    with pytest.raises(ValueError, match=message):
-        figures.overlay(sample["video"], where)
+    refused(message, figures.overlay, sample["video"], where)
 
 
 def test_a_mask_of_ones_hides_nothing_and_is_called_even(sample, monkeypatch):
@@ -99,7 +97,6 @@ def test_a_mask_of_ones_hides_nothing_and_is_called_even(sample, monkeypatch):
 
 
 def notes_of(monkeypatch):
-    """What is noted on every sheet that is drawn from now on."""
     found, sheet = [], layout.sheet
 
     def spy(*args, notes=(), **settings):
@@ -169,8 +166,7 @@ def test_a_verdict_claims_what_is_known_of_the_first_three(
 
 
 def test_logits_are_no_probabilities():
-    with pytest.raises(ValueError, match=r"softmax\(0\)"):
-        layout.verdict(None, SHARES * 3, CLASSES)
+    refused(r"softmax\(0\)", layout.verdict, None, SHARES * 3, CLASSES)
 
 
 def test_notes_wrap_inside_a_narrow_figure(sample):
@@ -189,8 +185,7 @@ def test_strip_spans_equal_expanded_maps(sample):
     by_spans = figures.strip(sample, where, when, spans=spans, title="t")
     by_hand = figures.strip(
         sample, metrics.expand(where[None], spans, 16)[0],
-        metrics.expand(when[None], spans, 16)[0], title="t",
-    )
+        metrics.expand(when[None], spans, 16)[0], title="t")
     assert by_spans.data == by_hand.data
 
 
@@ -217,8 +212,7 @@ def test_contact_sheet_shows_the_same_moments_of_flow():
     video = torch.arange(16, dtype=torch.uint8)[:, None, None, None] * 16
     video = video.expand(16, 3, 20, 20)
     image = figures.contact_sheet(
-        [video, video[:-1]], ["rgb", "flow"], title="t", columns=5
-    )
+        [video, video[:-1]], ["rgb", "flow"], title="t", columns=5)
     grey = pixels(image).mean(-1)
     x = [layout.LEFT + 100 * i + 50 for i in range(5)]
     top, below = grey[100, x], grey[206, x]
@@ -256,15 +250,13 @@ def test_timeline_bars_span_their_seconds():
     when = torch.rand(80)
     image = figures.timeline(
         when, torch.tensor([[2.0, 4]]), torch.tensor([[5.0, 10]]), fps=8,
-        threshold=0.5, title="t",
-    )
+        threshold=0.5, title="t")
     for colour, start, end in ((BLUE, 2, 4), (VERMILION, 5, 10)):
         x = np.flatnonzero(near(image, colour).sum(0) > 8)
         assert abs(x.min() - (104 + 84 * start)) < 4
         assert abs(x.max() - (104 + 84 * end)) < 4
     nothing = figures.timeline(
-        when, torch.zeros(0, 2), torch.zeros(0, 2), fps=8, title="t"
-    )
+        when, torch.zeros(0, 2), torch.zeros(0, 2), fps=8, title="t")
     assert not near(nothing, BLUE).any()
 
 

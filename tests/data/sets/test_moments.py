@@ -2,6 +2,7 @@
 
 
 import pytest
+from checks import refused
 from video_files import real
 
 from lib.data.sets import moments
@@ -26,20 +27,17 @@ def test_sheets_and_classes(tmp_path):
                 "b/..,b", "/etc/passwd,b", '"b/x.mp4,b', "b", ",", "b/1.mp4,b",
                 "b/1.avi,b", 'b/2.mp4,b,"3'):
         (folder / "trainingSet.csv").write_text(f"b/1.mp4,b\n{row}\n")
-        with pytest.raises(ValueError, match="trainingSet.csv:2"):
-            moments.read(tmp_path, lists_only=True)
+        refused("trainingSet.csv:2", moments.read, tmp_path, lists_only=True)
     # a video for training that is in the test list, too
     (folder / "trainingSet.csv").write_text("b/1.mp4,b\na c/z.mp4,a c\n")
     with pytest.raises(ValueError, match="validationSet.csv:1.*Set.csv:2 al"):
         moments.read(tmp_path, lists_only=True)
     for line in ("b", "1,b", "a,1", "c,1", "c,-1", "c,x", ",1"):
         (folder / "moments_categories.txt").write_text(f"a,0\nb,1\n{line}\n")
-        with pytest.raises(ValueError, match="categories.txt:3"):
-            moments.categories(folder)
+        refused("categories.txt:3", moments.categories, folder)
     for text in ("a,0\nb,2\n", "a,1\nb,2\n"):
         (folder / "moments_categories.txt").write_text(text)
-        with pytest.raises(ValueError, match="categories.*not numbered"):
-            moments.categories(folder)
+        refused("categories.*not numbered", moments.categories, folder)
     (folder / "moments_categories.txt").write_text("..,0\n")
     (folder / "trainingSet.csv").write_text("../x.mp4,..\n")
     (folder / "validationSet.csv").write_text("../y.mp4,..\n")

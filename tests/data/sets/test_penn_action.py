@@ -13,17 +13,24 @@ from lib.scores import localisation as loc
 ALL = torch.arange(4)
 
 
+LABEL = {"action": "squat", "train": 1, "bbox": [[1.0, 2, 30, 40]] * 3,
+         "visibility": np.ones((3, 13)), "x": 5 * np.ones((3, 13)),
+         "y": 6 * np.ones((3, 13))}
+
+
+def label_files(root, *changes):
+    folder = root / "penn_action" / "labels"
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, change in enumerate(changes, start=1):
+        savemat(folder / f"{i:04d}.mat", LABEL | change)
+
+
 def test_lists_and_answers(tmp_path):
-    folder = tmp_path / "penn_action" / "labels"
-    folder.mkdir(parents=True)
-    for i, (action, train) in enumerate((("squat", 1), ("bowl", -1),
-                                         ("bowl", 1)), start=1):
-        seen = np.ones((2, 13))
-        seen[1, 0] = 0
-        savemat(folder / f"{i:04d}.mat", {
-            "action": action, "train": train, "visibility": seen,
-            "bbox": [[1.0, 2, 30, 40]], "x": 5 * np.ones((2, 13)),
-            "y": 6 * np.ones((2, 13))})
+    seen = np.ones((3, 13))
+    seen[1, 0] = 0
+    told = {"visibility": seen, "bbox": [[1.0, 2, 30, 40]]}
+    label_files(tmp_path, told, told | {"action": "bowl", "train": -1},
+                told | {"action": "bowl"})
     train, test, classes = penn_action.read(tmp_path, lists_only=True)
     assert classes == ["bowl", "squat"]
     assert [(r.name, r.label) for r in train] == [("0001", 1), ("0003", 0)]
@@ -34,14 +41,9 @@ def test_lists_and_answers(tmp_path):
     assert known["joints"][0, 0].tolist() == [4, 5]
     assert known["joints"][1, 0].isnan().all()
     assert known["joints"][1, 1].tolist() == [4, 5]
-    assert known["joints"][2:].isnan().all()
+    assert known["joints"][3:].isnan().all()
     with pytest.raises(FileNotFoundError, match="videos.*penn_action.py"):
         penn_action.read(tmp_path)
-
-LABEL = {"action": "squat", "train": 1, "bbox": [[1.0, 2, 30, 40]] * 3,
-         "visibility": np.ones((3, 13)), "x": 5 * np.ones((3, 13)),
-         "y": 6 * np.ones((3, 13))}
-
 
 @pytest.mark.parametrize("name, value", [
     ("bbox", np.ones((4, 5))), ("bbox", np.ones((2, 3, 4))), ("bbox", "box"),
@@ -50,12 +52,9 @@ LABEL = {"action": "squat", "train": 1, "bbox": [[1.0, 2, 30, 40]] * 3,
     ("visibility", np.ones((13, 3))), ("action", 3.0), ("action", ""),
     ("train", "yes"), ("train", [1, 1])])
 def test_names_the_wrong_file(tmp_path, name, value):
-    folder = tmp_path / "penn_action" / "labels"
-    folder.mkdir(parents=True)
-    savemat(folder / "0001.mat", LABEL)
-    savemat(folder / "0002.mat", LABEL | {"train": -1})
+    label_files(tmp_path, {}, {"train": -1})
     assert len(penn_action.read(tmp_path, lists_only=True).test) == 1
-    savemat(folder / "0002.mat", LABEL | {"train": -1} | {name: value})
+    label_files(tmp_path, {}, {"train": -1} | {name: value})
     with pytest.raises(ValueError, match="0002.mat"):
         penn_action.read(tmp_path, lists_only=True)
 

@@ -32,7 +32,6 @@ FEW = {"n_train": 28, "n_test": 14}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The root of a data set of puppets, made by its script when asked."""
     made = {}
 
     def get(name):
@@ -230,6 +229,5 @@ def test_the_cache_knows_the_answers(prepared, tmp_path):
     assert plain.records[0].path == boxed.records[0].path
     assert "boxes" not in plain[0] and "boxes" in boxed[0]
     again = load(root, "ucf101_24", **options).test
-    assert np.array_equal(again[0]["boxes"], boxed[0]["boxes"],
-                          equal_nan=True)
+    assert np.array_equal(again[0]["boxes"], boxed[0]["boxes"], equal_nan=True)
     assert "boxes" not in load(root, "ucf101", **options).test[0]

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from checks import refused
 
 from lib.data.sets import SETS, records
 from lib.data.sets.records import Record, split_by_group
@@ -25,8 +26,7 @@ def test_text_with_and_without_a_mark(tmp_path, mark, ending):
     {"name": "a\nb"}, {"label": 2}, {"label": -1}, {"spans": ((3, 3),)},
     {"spans": ((-1, 3),)}, {"spans": ((0, 3), (9, 4))},
     {"segments": ((0.0, float("inf")),)}, {"segments": ((0.0, float("nan")),)},
-    {"ambiguous": ((2.0, 1.0),)}, {"name": "other"}, {"group": "g0"}],
-    ids=str)
+    {"ambiguous": ((2.0, 1.0),)}, {"name": "other"}, {"group": "g0"}], ids=str)
 def test_no_reader_gives_a_record_that_cannot_be(changes):
     good = Record(Path("/data/x.avi"), 0, "x", "g1", spans=((0, 9), (4, 6)))
     other = good._replace(name="other", group="g0")
@@ -36,8 +36,7 @@ def test_no_reader_gives_a_record_that_cannot_be(changes):
                                [("a:1", other)], [("b:7", one)], ["k", "l"])
 
     assert checked(good) == ([other], [good], ["k", "l"])
-    with pytest.raises(ValueError, match="^b:7: "):
-        checked(good._replace(**changes))
+    refused("^b:7: ", checked, good._replace(**changes))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -45,18 +44,15 @@ def test_unknown_splits_and_missing_files_are_named(tmp_path, name):
     reader = importlib.import_module(f"lib.data.sets.{name}")
     with pytest.raises(ValueError, match="has the splits .*not '7'"):
         reader.read(tmp_path, "7", lists_only=True)
-    with pytest.raises(FileNotFoundError,
-                       match=rf"data_scripts/{name}\w*\.py .*DATA_ROOT"):
-        reader.read(tmp_path)
+    refused(rf"data_scripts/{name}\w*\.py .*DATA_ROOT",
+            reader.read, tmp_path, error=FileNotFoundError)
     assert 0 < reader.VAL_SHARE < 0.5 and reader.FPS in (25, 30)
 
 
 def of_groups(groups, classes=3, copies=2):
-    """Each group has `copies` videos of every class."""
     return [
         Record(Path(f"{g}_{c}_{k}"), c, f"{g}_{c}_{k}", f"g{g:02d}")
-        for g in range(groups) for c in range(classes) for k in range(copies)
-    ]
+        for g in range(groups) for c in range(classes) for k in range(copies)]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
@@ -81,9 +77,7 @@ def test_the_split_depends_on_groups_and_seed_only():
 
 def test_each_class_is_on_both_sides_where_groups_allow():
     # One class to a group: a tenth of 40 would be four, of ten classes.
-    given = [
-        Record(Path(str(i)), i % 10, str(i), f"g{i}") for i in range(40)
-    ]
+    given = [Record(Path(str(i)), i % 10, str(i), f"g{i}") for i in range(40)]
     train, val = split_by_group(given, 0.1)
     assert Counter(r.label for r in val) == dict.fromkeys(range(10), 1)
     lonely = Record(Path("x"), 10, "x", "only")
@@ -94,5 +88,4 @@ def test_each_class_is_on_both_sides_where_groups_allow():
 
 
 def test_one_group_cannot_be_split():
-    with pytest.raises(ValueError, match="two groups"):
-        split_by_group(of_groups(1), 0.2)
+    refused("two groups", split_by_group, of_groups(1), 0.2)

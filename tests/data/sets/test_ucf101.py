@@ -36,7 +36,6 @@ def test_lists(tmp_path):
 
 
 def wrong(tmp_path, train=TRAIN, test=TEST, classes=None):
-    """The text of the error that these lists give."""
     folder = write(tmp_path, train, test)
     if classes:
         (folder / "classInd.txt").write_text("\n".join(classes))
@@ -53,8 +52,7 @@ def wrong(tmp_path, train=TRAIN, test=TEST, classes=None):
     ("Fencing/v_Fencing_g08_c01.avi 3", "class of classInd"),
     ("../v_Archery_g08_c01.avi 1", "class of classInd"),
     ("Archery/../../x/v_Archery_g08_c01.avi 1", "class of classInd"),
-    ("v_Archery_g08_c01.avi 1", "class of classInd"),
-    (TRAIN[0], "already")])
+    ("v_Archery_g08_c01.avi 1", "class of classInd"), (TRAIN[0], "already")])
 def test_names_the_wrong_line(tmp_path, line, reason):
     said = wrong(tmp_path, [TRAIN[0], line])
     assert "trainlist01.txt:2: " in said and reason in said
