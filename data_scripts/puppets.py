@@ -29,7 +29,7 @@ from puppet_files import Order, write_list  # noqa: E402
 from puppet_formats import FORMATS  # noqa: E402
 
 from lib.worlds.actions import CLASSES  # noqa: E402
-from lib.worlds.puppets import DIALS, UNTRIMMED  # noqa: E402
+from lib.worlds.worlds import ALONE, WORLDS  # noqa: E402
 
 VIDEOS = (".avi", ".mp4", ".jpg", ".ppm")
 
@@ -59,7 +59,7 @@ def main(root: Path, *, format: str = "ucf101", n_train: int = 280,
         raise ValueError(f"size={size}: the codec needs an even size")
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: use one of {[*FORMATS]}")
-    dials = UNTRIMMED if format == "thumos14" else DIALS
+    dials = WORLDS["alone_long"] if format == "thumos14" else ALONE
     dials = replace(dials, size=size, frames=frames or dials.frames)
     settings = {"seed": seed, "dials": asdict(dials)}
     claim(root, settings | (

@@ -25,7 +25,9 @@ BRIM = 0.5  # OpenCV paints each pixel that a polygon touches: draw smaller
 
 SKIN = ((255, 219, 189), (241, 194, 153), (224, 172, 125), (198, 134, 88),
         (141, 88, 56), (101, 64, 43))
-CLOTHES = ((214, 84, 74), (232, 148, 66), (238, 194, 84), (92, 160, 108),
+YELLOW = (255, 222, 40)  # of the one who counts where others act too
+MUSTARD = (238, 194, 84)
+CLOTHES = ((214, 84, 74), (232, 148, 66), MUSTARD, (92, 160, 108),
            (52, 140, 148), (70, 118, 186), (122, 96, 170), (196, 98, 140),
            (52, 72, 122), (150, 62, 60))
 WALLS = ((206, 218, 206), (226, 214, 194), (200, 214, 226), (230, 208, 200),
@@ -114,6 +116,24 @@ def paint(canvas: np.ndarray, margin: int, camera: np.ndarray, layer: Layer,
                     cv2.fillConvexPoly(labels[t], outline, k + 1,
                                        cv2.LINE_8, SHIFT)
     return video, labels
+
+
+def pan(rng: np.random.Generator, frames: int, size: int,
+        sway: tuple[float, float]) -> np.ndarray:
+    """Shifts (T, 2) of the picture by a camera in the hand.
+
+    sway: how far at most, as a share of the frame, a range to draw from.
+    """
+    time = np.arange(frames)[:, None] / FPS
+    far = size * rng.uniform(*sway) * np.array([1, 0.35])
+    rate, phase = rng.uniform([[0.2], [0]], [[0.6], [1]], size=(2, 2))
+    return far * np.sin(2 * np.pi * (rate * time + phase))
+
+
+def dim(video: np.ndarray, when: np.ndarray, light: float) -> None:
+    """Turn the light of the frames `when` (T,) down, in place."""
+    table = np.round(np.arange(256) * light).astype(np.uint8)
+    video[when] = table[video[when]]
 
 
 def capsule(r0: float, r1: float, length: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from lib.data import flow
-from lib.worlds import puppets
+from lib.worlds import worlds
 
 
 def texture(height, width, seed=0):
@@ -81,7 +81,7 @@ def test_warp_takes_bytes_single_images_and_gradients():
 
 
 def test_the_puppets_true_flow_is_flow_in_this_sense():
-    for sample in puppets.Puppets("val", 6, extras=("flow",)):
+    for sample in worlds.Puppets("val", 6, extras=("flow",)):
         frames = sample["video"].float()
         actor = sample["mask"][:-1]
         back = flow.warp(frames[1:], sample["flow"])
