@@ -45,14 +45,18 @@ class _Splits(NamedTuple):
 class Splits(_Splits):
     """The datasets of the three splits, and the names of the classes."""
 
+    reader = ""  # the digest of the code that reads lists and true answers
+
     @functools.cached_property
     def digest(self) -> str:
         """Tells the data from any other: 16 hex digits.
 
         Another copy of the same set has the same; one that lacks a video, or
-        has a file of another size in its place, has not.
+        has a file of another size in its place, or is read in another way,
+        has not.
         """
-        told = [self.classes, *(part.contents() for part in self[:3])]
+        told = [self.classes, self.reader,
+                *(part.contents() for part in self[:3])]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
@@ -232,12 +236,17 @@ def _seconds(clip: dict[str, Tensor], at: Tensor) -> Tensor:
     return torch.from_numpy(np.interp(at, np.arange(len(times)), times))
 
 
-@functools.lru_cache
 def _drawing() -> str:
-    """The digest of the code that draws, without comments and docstrings."""
+    """The digest of the code that draws."""
+    return _code("lib/worlds/*.py", "lib/data/boxes.py")
+
+
+@functools.lru_cache
+def _code(*patterns: str) -> str:
+    """The digest of some files' code, without comments and docstrings."""
     digest = hashlib.sha256()
-    for file in [*sorted((ROOT / "lib/worlds").glob("*.py")),
-                 ROOT / "lib/data/boxes.py"]:
+    for file in [file for pattern in patterns
+                 for file in sorted(ROOT.glob(pattern))]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(body := getattr(node, "body", None), list):
@@ -330,4 +339,7 @@ def load(
                image_fps=reader.FPS)
         for records in (train, val, found.test)
     )
-    return Splits(*parts, found.classes)
+    splits = Splits(*parts, found.classes)
+    splits.reader = _code(f"lib/data/sets/{dataset}.py",
+                          "lib/data/sets/records.py")
+    return splits

@@ -58,7 +58,8 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
     """
     seen = data if view is None else through(data, view)
     classes = getattr(data, "classes", ())
-    bank = nn.ModuleDict(networks).to(find_device(device))
+    device = find_device(device)
+    bank = nn.ModuleDict(networks).to(device)
     if folder is None:
         made = _computed(bank, seen, batch, device)
         return gathered(made, len(seen), classes=classes)
@@ -113,7 +114,7 @@ def _digest(network: nn.Module) -> str:
 
 
 def _computed(bank: nn.ModuleDict, data: Dataset, batch: int,
-              device: str) -> Iterator[dict[str, Any]]:
+              device: torch.device) -> Iterator[dict[str, Any]]:
     """Batches of what the samples of the result hold."""
     for samples in in_batches(data, batch):
         if missing := [key for key in bank if key not in samples]:
@@ -122,7 +123,7 @@ def _computed(bank: nn.ModuleDict, data: Dataset, batch: int,
         made = {key: value for key, value in samples.items()
                 if key not in {"video", "motion", *bank}}
         inputs = {key: samples[key] for key in bank}
-        inputs = to_device(inputs, find_device(device))
+        inputs = to_device(inputs, device)
         with evaluating(bank):
             for key, network in bank.items():
                 parts = zip(("cube", "vector"),

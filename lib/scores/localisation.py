@@ -325,16 +325,17 @@ def boxes_from_maps(
         ValueError: for an unknown recipe.
     """
     settings = _pick(BOXES, recipe)
-    # float64: a map of exactly the threshold must not fall below by rounding
-    maps = F.interpolate(
-        where.double(), size=size, mode="bilinear", align_corners=False
-    )
-    if settings["stretch"]:
-        maps = _stretch(maps, (-2, -1))
-    inside = maps >= settings["threshold"] - 1e-9
-    if settings["largest"]:
-        inside = _largest_region(inside)
-    return tight_boxes(inside)
+    found = []
+    for one in where:  # maps of a whole test set at this size fill the memory
+        # float64: a map of exactly the threshold must not fall below it
+        maps = F.interpolate(one[None].double(), size=size, mode="bilinear",
+                             align_corners=False)[0]
+        if settings["stretch"]:
+            maps = _stretch(maps, (-2, -1))
+        inside = maps >= settings["threshold"] - 1e-9
+        found.append(tight_boxes(
+            _largest_region(inside) if settings["largest"] else inside))
+    return torch.stack(found)
 
 
 def _largest_region(inside: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ def mass_on_actor(
     that show an actor and, if given, are `relevant` (B, T). Chance is the
     mask's share of the frame; a map of zeros has no mass and counts as 0.
     """
-    return _on_actor(where, mask, relevant, _normalise)
+    return _on_actor(_normalise, where, *_shares(where, mask, relevant))
 
 
 def pointing_game(
@@ -129,14 +129,7 @@ def pointing_game(
     hit counted; at the mask's own size that is a plain hit or miss. Chance
     is the mask's share of the frame; a map of zeros points nowhere: 0.
     """
-    return _on_actor(
-        where,
-        mask,
-        relevant,
-        lambda maps: _normalise(
-            (maps == maps.amax(1, keepdim=True)) & (maps > 0)
-        ),
-    )
+    return _on_actor(_peak, where, *_shares(where, mask, relevant))
 
 
 def centre_prior(where: Tensor, *, spread: float = 0.25) -> Tensor:
@@ -172,12 +165,9 @@ def mass_on_relevant(when: Tensor, relevant: Tensor) -> Score:
     return _score((_normalise(when[scored]) * truth).sum(1), truth.mean(1))
 
 
-def _on_actor(
-    where: Tensor,
-    mask: Tensor,
-    relevant: Tensor | None,
-    weigh: Callable[[Tensor], Tensor],
-) -> Score:
+def _shares(where: Tensor, mask: Tensor,
+            relevant: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What the actor covers of each cell, and which frames (B, T) count."""
     _check("where", where)
     if where.ndim != 4 or mask.ndim != 4 or where.shape[:2] != mask.shape[:2]:
         raise ValueError(
@@ -193,13 +183,19 @@ def _on_actor(
                 f"{tuple(relevant.shape)}"
             )
         scored = scored & relevant
-    values, chances = [], []
     # one video at a time: masks of a whole test set as floats fill the memory
-    for maps, masks, keep in zip(where, mask, scored, strict=True):
-        shares = cell_shares(masks[keep], maps.shape[1:]).flatten(1)
-        values.append((weigh(maps[keep].flatten(1)) * shares).sum(1))
-        chances.append(shares.mean(1))
-    return _score(torch.cat(values), torch.cat(chances))
+    return torch.stack([cell_shares(one, where.shape[2:])
+                        for one in mask]), scored
+
+
+def _on_actor(weigh: Callable[[Tensor], Tensor], where: Tensor,
+              shares: Tensor, scored: Tensor) -> Score:
+    maps, shares = where[scored].flatten(1), shares[scored].flatten(1)
+    return _score((weigh(maps) * shares).sum(1), shares.mean(1))
+
+
+def _peak(maps: Tensor) -> Tensor:
+    return _normalise((maps == maps.amax(1, keepdim=True)) & (maps > 0))
 
 
 def _normalise(weights: Tensor) -> Tensor:
@@ -255,15 +251,13 @@ def attention_scores(outputs: Mapping[str, Any], truth: Mapping[str, Any],
     if where is not None:
         where = on_frames(where)
         if (mask := truth.get("mask")) is not None:
-            shares = torch.stack(
-                [cell_shares(one, where.shape[2:]) for one in mask])
-            for name, score in (("where", mass_on_actor),
-                                ("point", pointing_game)):
+            shares, scored = _shares(where, mask, relevant)
+            for name, weigh in (("where", _normalise), ("point", _peak)):
                 for beside, maps in (
                         ("", where), (" centre", centre_prior(where)),
                         (" true", on_frames(on_steps(shares)))):
-                    found[name + beside], found[f"{name} chance"], _ = score(
-                        maps, mask, relevant=relevant)
+                    found[name + beside], found[f"{name} chance"], _ = (
+                        _on_actor(weigh, maps, shares, scored))
         if "main_actor" in truth:
             found |= _on_side(where, truth["main_actor"])
     if when is not None and relevant is not None:

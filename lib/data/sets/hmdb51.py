@@ -1,6 +1,7 @@
 """HMDB51 (Kuehne et al., ICCV 2011), and lists with flags as its own."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from lib.data.sets import records
@@ -34,18 +35,19 @@ def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     videos = root / "hmdb51" / "hmdb51_org"
     if not lists_only:
         require(videos, "hmdb51")
-    lists = flagged("hmdb51", folder, split, videos)
+    lists = flagged("hmdb51", folder, split, videos, COUNTS)
     return records.checked(root, folder, *lists)
 
 
-def flagged(name: str, folder: Path, split: str, videos: Path) -> tuple[
-        list[Listed], list[Listed], list[str]]:
+def flagged(name: str, folder: Path, split: str, videos: Path,
+            splits: Collection[str]) -> tuple[
+                list[Listed], list[Listed], list[str]]:
     """Training list, test list and classes of HMDB51 or JHMDB.
 
     folder: of files `<class>_test_split<k>.txt` with lines `<clip> <flag>`.
-    videos: below it the clips are `<class>/<clip>`.
+    videos: below it the clips are `<class>/<clip>`. splits: that there are.
     """
-    ending = f"_test_split{records.known_split(name, split, COUNTS)}.txt"
+    ending = f"_test_split{records.known_split(name, split, splits)}.txt"
     classes = sorted(file.name.removesuffix(ending)
                      for file in require(folder, name).glob(f"*{ending}"))
     if not classes:

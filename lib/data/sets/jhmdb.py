@@ -48,7 +48,7 @@ def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
     folder, videos = root / "splits", root / "ReCompress_Videos"
     if not lists_only:
         records.require(videos, "jhmdb")
-    *parts, classes = flagged("jhmdb", folder, split, videos)
+    *parts, classes = flagged("jhmdb", folder, split, videos, COUNTS)
 
     def told(record: Record) -> Record:
         own = f"{classes[record.label]}/{record.name}"
