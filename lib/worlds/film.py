@@ -195,7 +195,7 @@ def film(label: int, classes: list[str], who: int, others: list[int],
         owner[now], first = i, now.stop
     mine = owner == people.index(actor)
     video, labels = scene.paint(canvas, margin, camera, layer, shown, size,
-                                0 if extras else int(mine.argmax()))
+                                None if extras else mine)
     relevant = np.zeros(dials.frames, dtype=bool)
     spans = np.array([span for _, *span in acts])[counts]
     for start, end in spans:

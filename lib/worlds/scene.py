@@ -92,29 +92,35 @@ def join(layers: list[Layer]) -> Layer:
 
 
 def paint(canvas: np.ndarray, margin: int, camera: np.ndarray, layer: Layer,
-          shown: np.ndarray, size: int,
-          first: int) -> tuple[np.ndarray, np.ndarray]:
+          shown: np.ndarray, size: int, wanted: np.ndarray | None = None
+          ) -> tuple[np.ndarray, np.ndarray]:
     """The frames (T, H, W, 3), and which part is on top (T, H, W).
 
-    shown: (T, K). Label k + 1 is part k, 0 the canvas; parts before `first`
-    are left out of the labels, and shadows are part of the floor.
+    shown: (T, K). Label k + 1 is part k, 0 the canvas; shadows are part of
+    the floor. wanted: (K,), for speed, parts whose labels must be right; the
+    others are labelled only where they may hide these.
     """
     video = np.empty((len(camera), size, size, 3), np.uint8)
     labels = np.zeros(video.shape[:3], np.uint8)
     points = np.round(layer.outlines() * (1 << SHIFT)).astype(np.int32)
-    solid = [k >= first and part.bone != "shadow"
-             for k, part in enumerate(layer.parts)]
+    solid = shown & [part.bone != "shadow" for part in layer.parts]
+    if wanted is not None:
+        low, high, edge = points.min(axis=2), points.max(axis=2), 2 << SHIFT
+        meets = ((low < high[:, wanted].max(axis=1, keepdims=True) + edge)
+                 & (high > low[:, wanted].min(axis=1, keepdims=True) - edge))
+        before = np.arange(len(wanted)) < wanted.argmax()
+        solid &= (wanted | meets.all(axis=2)) & ~before
+    colours = [part.colour for part in layer.parts]
     middle = (size - 1) / 2 + margin
-    for t, frame in enumerate(video):
+    for t, (frame, label) in enumerate(zip(video, labels, strict=True)):
         x, y = middle - camera[t]
         cv2.getRectSubPix(canvas, (size, size), (x, y), patch=frame)
-        for k, outline in enumerate(points[t]):
-            if shown[t, k]:
-                cv2.fillConvexPoly(frame, outline, layer.parts[k].colour,
-                                   cv2.LINE_AA, SHIFT)
-                if solid[k]:
-                    cv2.fillConvexPoly(labels[t], outline, k + 1,
-                                       cv2.LINE_8, SHIFT)
+        outline = list(points[t])
+        for k in np.flatnonzero(shown[t]).tolist():
+            cv2.fillConvexPoly(frame, outline[k], colours[k], cv2.LINE_AA,
+                               SHIFT)
+        for k in np.flatnonzero(solid[t]).tolist():
+            cv2.fillConvexPoly(label, outline[k], k + 1, cv2.LINE_8, SHIFT)
     return video, labels
 
 

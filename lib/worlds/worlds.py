@@ -99,13 +99,16 @@ class Puppets(Dataset):
                       self.extras)
         sample = {k: torch.from_numpy(v) for k, v in arrays.items()}
         sample["video"] = sample["video"].movedim(-1, 1).contiguous()
-        return {**sample, "label": label, "name": self.name(i),
+        return {**sample, "label": label, "name": self._name(i, who),
                 "group": f"g{who:02d}", "fps": FPS}
 
     def name(self, i: int) -> str:
         """The name of video i, without making the video."""
+        return self._name(i, self._actor(i))
+
+    def _name(self, i: int, who: int) -> str:
         action = camel(self.classes[i % len(self.classes)])
-        return f"v_{action}_g{self._actor(i):02d}_c{i + 1:02d}"
+        return f"v_{action}_g{who:02d}_c{i + 1:02d}"
 
     def _key(self, i: int) -> list[int]:
         return [self.seed, list(ACTORS).index(self.split), i]
