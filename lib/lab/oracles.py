@@ -233,6 +233,13 @@ def _weighed(run: Run, videos: Dataset) -> Columns:
                    run.options["where"], run.options["when"])
 
 
+def needs(row: str) -> set[str]:
+    """The true answers that a row reads."""
+    own = ROWS[row]
+    return ({"mask"} if own["where"] == "true" else set()) | (
+        {"relevant"} if own["when"] == "true" else set())
+
+
 def study(parameters: Mapping[str, Any], data: datasets.Splits) -> Study:
     """The study of notebook 00: ROWS on one world."""
     return Study("00", ROWS, train, predict, scores, parameters=parameters,
