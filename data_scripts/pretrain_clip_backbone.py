@@ -73,12 +73,12 @@ def step(model, batch):
 
 def main() -> None:
     """The command line."""
-    chosen = options([*RATES], 4000, 12_000, __doc__).parse_args()
+    chosen = options([*RATES], 1200, __doc__).parse_args()
     easy, train, val = (
         in_memory(Only(Puppets(split, n, seed=SEED, dials=dials), "video"))
         for split, n, dials in (("train", chosen.videos, EASY),
                                 ("train", chosen.videos, ALONE),
-                                ("val", 1000, ALONE)))
+                                ("val", 500, ALONE)))
     print(f"{len(train)} training videos, {len(val)} validation, {ALONE}")
     for name in chosen.names:
         torch.manual_seed(SEED)
@@ -88,7 +88,7 @@ def main() -> None:
         training.fit(model, easy, step, steps=chosen.steps // 3, **settings)
         history = training.fit(
             model, train, step, steps=chosen.steps, schedule="cosine",
-            val=val, score=accuracy, every=max(1, chosen.steps // 20),
+            val=val, score=accuracy, every=max(1, chosen.steps // 10),
             **settings)
         stages = model.net.backbone.stages
         if STAGE in stages:
