@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from lib.data import datasets
 from lib.data.batches import Columns
-from lib.lab import oracles
+from lib.lab import oracles, tables
 from lib.scores import metrics
 from lib.worlds.actions import CLASSES
+from lib.worlds.worlds import WORLDS
 
 N, T, C, H, W, FRAMES = 6, 4, 5, 3, 3, 8
 
@@ -122,3 +123,28 @@ def test_the_order_blind_ceiling():
     assert oracles.order_blind(["sit_down", "stand_up"]) == 0.5
     assert oracles.order_blind(["walk", "run"]) == 1.0
     assert math.isclose(oracles.order_blind(["sit_down", "run"]), 1.0)
+
+
+def test_the_table_shows_what_is_recorded(monkeypatch):
+    """One line a world; a column without five seeds has no interval."""
+    lines = [{"variant": f"frames: {row}", "seed": seed,
+              "metrics": {"top-1": 0.5 + 0.01 * seed}}
+             for row, seeds in (("even, even", 5), ("true, true", 1))
+             for seed in range(seeds)]
+    monkeypatch.setattr(oracles, "recorded",
+                        lambda world: tables.Records(lines, []))
+    found = oracles.table(["stage", "crowd"])
+    assert found.index.tolist() == ["stage", "crowd"]
+    assert found.loc["stage"].to_dict() == dict.fromkeys(
+        oracles.COLUMNS, "–") | {"mean": "52.0 ± 2.0", "true both": "50.0"}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_world_has_a_preset_with_every_row(world):
+    found = oracles.recorded(world)
+    heads = [*found.lines, *found.missing]
+    assert {(head["variant"], head["seed"]) for head in heads} == {
+        (row, seed) for row in oracles.ROWS for seed in range(5)}
+    assert {head["dataset"] for head in heads} == {world}
+    assert {head["params"]["frames"] for head in heads} == {
+        WORLDS[world].frames}
