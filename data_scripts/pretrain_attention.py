@@ -24,7 +24,7 @@ from lib.data.transforms import Crops
 from lib.lab import training
 from lib.networks import pretrained
 from lib.papers.sta_cnn import AttentionNetwork, FlowPredictor, flow_loss
-from lib.worlds.puppets import DIALS, Puppets
+from lib.worlds.worlds import ALONE, Puppets
 
 # 64 pixels end as 8 x 8: three poolings of six
 WIDTHS, POOLINGS = (8, 16, 32, 32, 32, 48), 3
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=1500)
     options = parser.parse_args()
     # frames of 72 pixels, of which 64 are seen: TSN's 256 and 224
-    dials = replace(DIALS, size=72)
+    dials = replace(ALONE, size=72)
     train, val = (
         keep(Whole(Thinned(Puppets(part, n, dials=dials, seed=SEED,
                                    extras=("flow",)), dials.frames),

@@ -31,7 +31,7 @@ from lib.data.batches import in_memory  # noqa: E402
 from lib.data.datasets import Thinned  # noqa: E402
 from lib.lab import training  # noqa: E402
 from lib.networks import cnn2d, pretrained  # noqa: E402
-from lib.worlds.puppets import DIALS, Puppets  # noqa: E402
+from lib.worlds.worlds import ALONE, Puppets  # noqa: E402
 
 SEED = 20_000  # the notebooks count their seeds from 0
 
@@ -110,10 +110,10 @@ def main() -> None:
     parts = (Puppets("train", chosen.videos, seed=SEED),
              Puppets("val", 500, seed=SEED))
     if chosen.flow:
-        parts = (Only(Thinned(data, DIALS.frames, chosen.flow), "motion")
+        parts = (Only(Thinned(data, ALONE.frames, chosen.flow), "motion")
                  for data in parts)
     train, val = map(in_memory, parts)
-    print(f"{len(train)} training videos, {len(val)} validation, {DIALS}")
+    print(f"{len(train)} training videos, {len(val)} validation, {ALONE}")
     for name in chosen.names:
         best = pretrain(name, train, val, chosen.steps, chosen.flow)
         print(f"{name}: validation accuracy {best:.3f}")

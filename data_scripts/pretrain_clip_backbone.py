@@ -23,10 +23,10 @@ from lib.data.batches import in_memory
 from lib.lab import training
 from lib.networks import cnn3d, pretrained
 from lib.papers import jsta
-from lib.worlds.puppets import DIALS, Puppets
+from lib.worlds.worlds import ALONE, Puppets
 
-EASY = replace(DIALS, clutter=(0, 0), camera=(0.0, 0.0), bystander=0.0,
-               irrelevant=(0.0, 0.2), actor=(0.60, 0.75))
+EASY = replace(ALONE, clutter=(0, 0), camera=(0.0, 0.0), bystander=0.0,
+               idle=(0.0, 0.2), actor=(0.60, 0.75))
 STAGE = "identity3b"  # where JSTA puts its attention
 RATES = {"resnet3d_small": 2e-3, "c3d_small": 1e-3}
 
@@ -77,9 +77,9 @@ def main() -> None:
     easy, train, val = (
         in_memory(Only(Puppets(split, n, seed=SEED, dials=dials), "video"))
         for split, n, dials in (("train", chosen.videos, EASY),
-                                ("train", chosen.videos, DIALS),
-                                ("val", 500, DIALS)))
-    print(f"{len(train)} training videos, {len(val)} validation, {DIALS}")
+                                ("train", chosen.videos, ALONE),
+                                ("val", 500, ALONE)))
+    print(f"{len(train)} training videos, {len(val)} validation, {ALONE}")
     for name in chosen.names:
         torch.manual_seed(SEED)
         model = OnVideos(name, len(train.classes))

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from lib.data.store import replacing
 from lib.worlds.actions import CLASSES, FPS
-from lib.worlds.puppets import Dials, Puppets
+from lib.worlds.worlds import Dials, Puppets
 
 Counts = dict[str, int]
 

@@ -22,7 +22,7 @@ from puppet_files import (
 
 from lib.data.store import replacing
 from lib.worlds.actions import CLASSES, FPS
-from lib.worlds.puppets import camel
+from lib.worlds.worlds import camel
 
 
 def ucf101(root: Path, order: Order) -> Counts:

@@ -10,11 +10,12 @@ puppet_formats.py): what its archives hold is written, for its script:
     python data_scripts/puppets.py --root given --format jhmdb
     python data_scripts/jhmdb.py --root data/puppets --from given
 
-No group is in both lists. Run again, it keeps the files that are there and
-makes those that are missing; each is written beside its place and then
-renamed, so an interrupted run leaves no broken video. ROOT/puppets.json
-keeps the settings: other ones need another --root, for a list must not name
-videos of two kinds.
+--world names another world than *alone*, as stage or crowd_long: rivals act
+too, or the light goes out. No group is in both lists. Run again, it keeps the
+files that are there and makes those that are missing; each is written beside
+its place and then renamed, so an interrupted run leaves no broken video.
+ROOT/puppets.json keeps the settings: other ones need another --root, for a
+list must not name videos of two kinds.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from puppet_files import Order, write_list  # noqa: E402
 from puppet_formats import FORMATS  # noqa: E402
 
 from lib.worlds.actions import CLASSES  # noqa: E402
-from lib.worlds.puppets import DIALS, UNTRIMMED  # noqa: E402
+from lib.worlds.worlds import WORLDS  # noqa: E402
 
 VIDEOS = (".avi", ".mp4", ".jpg", ".ppm")
 
@@ -44,22 +45,26 @@ def claim(root: Path, settings: dict) -> None:
     write_list(note, [text], "")
 
 
-def main(root: Path, *, format: str = "ucf101", n_train: int = 280,
-         n_test: int = 140, size: int = 64, frames: int = 0,
-         seed: int = 0) -> dict[str, int]:
+def main(root: Path, *, format: str = "ucf101", world: str = "",
+         n_train: int = 280, n_test: int = 140, size: int = 64,
+         frames: int = 0, seed: int = 0) -> dict[str, int]:
     """Write `n_train` + `n_test` videos below `root`; count what is there.
 
-    format: a name of FORMATS. frames: of each video; 0 for those of the
-        dials (16, and 64 of the untrimmed ones of thumos14).
+    format: a name of FORMATS. world: a name of WORLDS; by default "alone",
+        for thumos14 "alone_long". frames: of each video; 0 for the world's.
     Returns the number of classes, of listed train and test videos, and of
     the files of videos or pictures that this call added. ValueError for an
-    odd `size`, an unknown format, and a root that holds other videos.
+    odd `size`, an unknown format or world, and a root that holds other videos.
     """
     if size % 2:
         raise ValueError(f"size={size}: the codec needs an even size")
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: use one of {[*FORMATS]}")
-    dials = UNTRIMMED if format == "thumos14" else DIALS
+    if not world:
+        world = "alone_long" if format == "thumos14" else "alone"
+    if world not in WORLDS:
+        raise ValueError(f"world={world!r}: use one of {[*WORLDS]}")
+    dials = WORLDS[world]
     dials = replace(dials, size=size, frames=frames or dials.frames)
     settings = {"seed": seed, "dials": asdict(dials)}
     claim(root, settings | (
@@ -80,6 +85,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--format", choices=FORMATS, default="ucf101")
+    parser.add_argument("--world", choices=WORLDS, default="")
     for name, default in (("n-train", 280), ("n-test", 140), ("size", 64),
                           ("frames", 0), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)

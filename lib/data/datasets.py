@@ -27,12 +27,12 @@ from lib.data.sampling import at_least, flow_runs, sample_part, thin
 from lib.data.sets import SETS
 from lib.data.sets.records import Record, data_folder, split_by_group
 from lib.data.store import Store
-from lib.worlds import puppets
+from lib.worlds import worlds
 
 LARGEST = 2**30  # bytes of a sample: 7,000 frames of 224 x 224
 PARTS = ("train", "val", "test")
-PUPPETS = {"puppets": puppets.DIALS,
-           "puppets_untrimmed": puppets.UNTRIMMED}
+PUPPETS = worlds.WORLDS | {old: worlds.WORLDS[new]
+                           for old, new in worlds.ALIASES.items()}
 
 
 class _Splits(NamedTuple):
@@ -263,7 +263,7 @@ class Thinned(_Parted):
         and not the exact one that the puppets know.
     """
 
-    def __init__(self, data: puppets.Puppets, frames: int, fields: int = 0):
+    def __init__(self, data: worlds.Puppets, frames: int, fields: int = 0):
         self.data, self.frames, self.fields = data, frames, fields
         self.classes = data.classes
 
@@ -293,7 +293,7 @@ class Thinned(_Parted):
 
 
 def load(
-    dataset: str = "puppets", *, data_root: str | Path | None = None,
+    dataset: str = "alone", *, data_root: str | Path | None = None,
     classes: Sequence[str] | None = None, frames: int = 16, size: int = 64,
     n_train: int = 1000, n_val: int = 200, n_test: int = 500, seed: int = 0,
     split: str = "1", cache: str | Path | None = None,
@@ -301,7 +301,7 @@ def load(
 ) -> Splits:
     """Load the three splits of a data set by its name.
 
-    dataset: "puppets", "puppets_untrimmed", or one of SETS.
+    dataset: a world of PUPPETS, as "alone" or "stage_long", or one of SETS.
     data_root: the folder of the real data, see `records.data_folder`.
     classes: names to restrict the data set to; they give the labels' order.
     frames: of each video, evenly over its whole length.
@@ -319,7 +319,7 @@ def load(
         at_least(1, n_train=n_train, n_val=n_val, n_test=n_test)
         dials = replace(PUPPETS[dataset], size=size)
         parts = [
-            Thinned(puppets.Puppets(part, n, classes=classes, dials=dials,
+            Thinned(worlds.Puppets(part, n, classes=classes, dials=dials,
                                     seed=seed, extras=extras), frames, fields)
             for part, n in zip(PARTS, (n_train, n_val, n_test), strict=True)
         ]

@@ -25,7 +25,7 @@ from lib.data.sampling import at_least
 SCALES = (1.0, 0.875, 0.75, 0.66)  # TSN's; for flow the first three
 # Entries (T, 2L, H, W) in pixels, x first; `flow` is exact, others measured.
 FLOWS = ("motion", "warped", "flow")
-BOXES = ("boxes", "distractor")  # entries (T, 4)
+BOXES = ("boxes", "rivals")  # entries (T, 4) and (T, N, 4)
 GREY = 128  # of the margins of a letterboxed video
 
 
@@ -89,7 +89,7 @@ def cut(sample: dict[str, Any], crop: Crop,
             box = box.clamp(min=0).minimum(part) * scale
             if mirror:
                 box[..., 0] = (width - box[..., 0]).flip(-1)
-            gone = (box[:, 1] <= box[:, 0]).any(-1)
+            gone = (box[..., 1, :] <= box[..., 0, :]).any(-1)
             box[gone] = float("nan")
             moved[key] = box.flatten(-2)
         elif key == "joints":

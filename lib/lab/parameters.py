@@ -30,14 +30,14 @@ from lib.worlds import actions
 RATES = ("lr", "lr_baseline", "lr_finetune", "lr_c3d", "lr_t", "lr_san",
          "lr_flow", "lr_gates")
 RANGES = {  # the least and the most, of lists that of each item
-    "n_train": (1, 10**6),
+    "n_train": (1, 10**6), "n_val": (1, 10**6),
     "n_test": (8, 10**6),  # the pictures show the first eight
     "frames": (1, 10_000), "frames_test": (0, 10_000), "window": (0, 10_000),
     "size": (32, 1024), "crop": (32, 1024),  # networks halve it five times
     "fields": (1, 50), "clips": (1, 1000), "top": (1, 10_000),
     "hidden": (1, 2**14), "units": (1, 2**14), "mask_channels": (1, 2**14),
     "batch": (1, 10_000), "batch_t": (1, 10_000), "checks": (1, 10_000),
-    **dict.fromkeys(("steps", "steps_t", "steps_flow"), (1, 10**8)),
+    **dict.fromkeys(("steps", "steps_t", "steps_flow", "epochs"), (1, 10**8)),
     **dict.fromkeys(("finetune", "san_steps"), (0, 10**8)),
     **dict.fromkeys(RATES, (1e-9, 10.0)),
     "decay": (0.0, 1.0), "dropout": (0.0, 0.99), "actor": (0.0, 1e3),
@@ -53,6 +53,7 @@ CHOICES = {
     "dataset": (*PUPPETS, *SETS), "other": (*PUPPETS, *SETS),
     "device": ("auto", "cpu", "cuda"), "crops": (1, 2, 10),
     "optimiser": ("adamw", "sgd"), "optimiser_t": ("adamw", "rmsprop"),
+    "clip_backbone": ("resnet3d_small", "c3d_small"),
     "san": ("small", "full"), "san_weights": ("puppets", "none"),
     "san_target": ("exact", "dis", "raft", "flying_chairs"),
 }

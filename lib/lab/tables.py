@@ -163,7 +163,7 @@ def against(lines: Iterable[Mapping], table: pd.DataFrame, column: str,
         found[f"{row} – {rival}"] = {
             f"paper, {column}": as_text(value, ".1f"),
             "paper's gain": as_text(gain, "+.1f"),
-            "ours": as_text(*_percent(mean([*runs[row].values()])), ".1f"),
+            "ours": percent([*runs[row].values()]),
             "our gain": as_text(100 * ours, 100 * half, "+.1f"),
             "visible": as_text(100 * visible(differences), ".1f"),
             "n": len(differences),
@@ -245,6 +245,11 @@ def overview(lines: Iterable[Mapping], rows: Iterable[str],
 def frame(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Rows by name as a table."""
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def percent(numbers: Sequence[float]) -> str:
+    """Mean and interval of some shares in per cent, as text."""
+    return as_text(*_percent(mean(numbers)), ".1f")
 
 
 def _percent(pair: tuple[float, float]) -> tuple[float, float]:

@@ -210,14 +210,17 @@ def skeleton(pose: np.ndarray, body: Body,
     """Forward kinematics: poses (T, 12) to bones and joints.
 
     The lower foot stands on the floor, `lift` above it. Sideways the far
-    foot stays at x = 0, or, with a `path` (T,), the hip follows the path.
+    foot stays at x = 0, or, with a `path` (T,), the hip follows the path
+    where it is not NaN.
     """
     (lean, head, arm, fore, arm2, fore2,
      thigh, shin, thigh2, shin2) = np.radians(pose[:, :10]).T
     leg = ray(thigh, body.thigh) + ray(shin, body.shin)
     leg2 = ray(thigh2, body.thigh) + ray(shin2, body.shin)
     height = np.maximum(leg[:, 1], leg2[:, 1]) + body.sole + pose[:, 10]
-    place = -leg2[:, 0] if path is None else path
+    place = -leg2[:, 0]
+    if path is not None:
+        place = np.where(np.isnan(path), place, path)
     hip = np.stack([place, -height], axis=-1)
     neck = hip - ray(-lean, body.torso)
     skull = neck - ray(-head, body.neck)

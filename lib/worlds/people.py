@@ -26,6 +26,7 @@ HAIR = ((38, 30, 30), (74, 46, 32), (120, 70, 36), (186, 128, 58),
         (226, 190, 112), (150, 60, 34), (176, 174, 176))
 TROUSERS = ((44, 58, 92), (66, 66, 76), (110, 86, 66), (62, 88, 80),
             (92, 64, 88), (150, 136, 112))
+PROPS = ("cup", "phone", "brush")
 SHOES = ((40, 36, 38), (238, 234, 228), (150, 62, 52), (92, 66, 48))
 
 
@@ -62,6 +63,16 @@ def look(actor: int) -> Look:
                 rng.uniform(0.85, 1.15))
 
 
+def dressed(look: Look, yellow: bool | None) -> Look:
+    """The look with a yellow shirt, or with one that is not yellow."""
+    if yellow:
+        return look._replace(shirt=scene.YELLOW)
+    if yellow is False and look.shirt == scene.MUSTARD:
+        return look._replace(shirt=scene.CLOTHES[0])
+    return look
+
+
+Script = list[tuple[str, int, int]]
 Limb = tuple[str, tuple[float, float, float], Colour]
 
 
@@ -82,11 +93,12 @@ def limbs(look: Look, side: str) -> tuple[list[Limb], list[Limb]]:
 
 
 def costume(look: Look, height: float, floor: Colour,
-            prop: str) -> list[Part]:
+            props: set[str]) -> list[Part]:
     """The parts of an actor of that height in pixels, back to front.
 
-    They face right. `prop` is what the near hand holds; the bones "box" and
-    "shadow" stand for the box on the floor and the shadow on it.
+    They face right. `props` are what the near hand holds by and by, in bones
+    of their own names; the bones "box" and "shadow" stand for the box on the
+    floor and the shadow on it.
     """
     body, g, r = look.body, look.body.girth, look.body.head
 
@@ -111,12 +123,12 @@ def costume(look: Look, height: float, floor: Colour,
                           look.hair)]}
     fringe = [ball(-0.30, -0.28, 0.62, look.hair)]
     held = {
-        "cup": [slab("prop", (-0.03, -0.12, 0.11, 0.06), scene.PAPER),
-                slab("prop", (-0.03, -0.06, 0.11, 0.01), scene.RED)],
-        "phone": [slab("prop", (-0.05, -0.09, 0.05, 0.14), scene.BLACK),
-                  slab("prop", (-0.027, -0.06, 0.027, 0.10), scene.SKY)],
-        "brush": [bar("prop", (0.024, 0.024, 0.09), scene.WOOD),
-                  slab("prop", (-0.055, 0.05, 0.055, 0.20), scene.PINK)]}
+        "cup": [slab("cup", (-0.03, -0.12, 0.11, 0.06), scene.PAPER),
+                slab("cup", (-0.03, -0.06, 0.11, 0.01), scene.RED)],
+        "phone": [slab("phone", (-0.05, -0.09, 0.05, 0.14), scene.BLACK),
+                  slab("phone", (-0.027, -0.06, 0.027, 0.10), scene.SKY)],
+        "brush": [bar("brush", (0.024, 0.024, 0.09), scene.WOOD),
+                  slab("brush", (-0.055, 0.05, 0.055, 0.20), scene.PINK)]}
     leg, arm = limbs(look, "")
     leg2, arm2 = limbs(look, "2")
     shadow = capsule(0.16 * height, 0.16 * height, 0) * (1, 0.22)
@@ -135,7 +147,7 @@ def costume(look: Look, height: float, floor: Colour,
         *(fringe if look.cut != "crop" else []),
         slab("box", (-0.085, -0.085, 0.085, 0.085), scene.CARDBOARD),
         slab("box", (-0.085, -0.03, 0.085, 0.015), scene.TAPE),
-        *held.get(prop, []),
+        *(part for name in PROPS if name in props for part in held[name]),
         *(bar(*limb) for limb in arm),
     ]
 
@@ -177,42 +189,60 @@ def sway(rng: np.random.Generator, frames: int) -> np.ndarray:
 class Person:
     """An actor in one video; lengths are in heights until `layer`.
 
-    name: the action of the instances `spans` (K, 2), in frames; None idles.
+    script: the actions in turn, with their first and past-the-last frames;
+        none idles.
     size: of the frame in pixels. tall: range of the height as its share.
+    room: pixels to walk in. yellow: whether the shirt is yellow, in the
+        worlds where that tells who counts; None takes it as it is.
     """
 
-    def __init__(self, actor: int, name: str | None, spans: np.ndarray,
-                 rng: np.random.Generator, *, frames: int, size: int,
-                 tall: tuple[float, float]):
-        self.look = look(actor)
+    def __init__(self, actor: int, script: Script, rng: np.random.Generator,
+                 *, frames: int, size: int, tall: tuple[float, float],
+                 room: float, yellow: bool | None = None):
+        self.look = dressed(look(actor), yellow)
         self.flip = -1 if rng.random() < 0.5 else 1
         self.height = size * rng.uniform(*tall)
         self.spot, phase = rng.uniform(size=2), rng.random()
         self.holds = np.zeros(frames, dtype=bool)
-        self.acts = np.zeros(frames, dtype=bool)
-        self.prop, path = "", None
+        self.props = np.full(frames, "", dtype="<U5")
         things = furniture(self.look.body)
         pose = np.tile(np.array(IDLE, dtype=float), (frames, 1))
-        if name is not None:
-            action = ACTIONS[name]
-            self.prop = action.prop
-            for start, end in spans:
-                now = slice(start, end)
-                u, weight = self.phases(action, end - start, phase)
-                pose[now] += weight * (poses(action, u) - pose[now])
-                self.holds[now] = (action.grip[0] <= u) & (u < action.grip[1])
-                self.acts[now] = True
+        walks = sum(end - start for name, start, end in script
+                    if ACTIONS[name].travel)
+        path = np.full(frames, things.home) if walks else None
+        # A long walk is slowed down to end inside the frame.
+        fits = max(0.9 * room / self.height - 0.6, 0)
+        for name, start, end in script:
+            action, now = ACTIONS[name], slice(start, end)
+            u, weight = self.phases(action, end - start, phase)
+            pose[now] += weight * (poses(action, u) - pose[now])
+            self.holds[now] = (action.grip[0] <= u) & (u < action.grip[1])
+            self.props[now] = action.prop
             if action.travel:
-                # A long walk is slowed down to end inside the frame.
-                fits = 0.9 * size / self.height - 0.6
-                step = min(action.travel / FPS, fits / self.acts.sum())
-                path = things.home + step * np.cumsum(self.acts)
+                step = min(action.travel / FPS, fits / walks)
+                path[now] += step * np.arange(1, end - start + 1)
+                path[end:] = path[end - 1]
+            elif walks:  # the film is cut: back to the stool and the box
+                path[now], path[end:] = np.nan, things.home
         self.bones, self.joints = skeleton(
             pose + sway(rng, frames), self.look.body, path)
         floor = np.array([things.box, -0.085])
         self.bones["box"] = (
             np.where(self.holds[:, None], carry(self.joints), floor),
             np.zeros(frames))
+
+    def visible(self, parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
+        """Which parts are to be seen, and belong to the person: (T, K) each.
+
+        The thing in the hand is there while it is used, the box belongs to
+        the room until it is picked up.
+        """
+        always = np.ones(len(self.props), dtype=bool)
+        shown = [self.props == part.bone if part.bone in PROPS else always
+                 for part in parts]
+        owned = [self.holds if part.bone == "box" else now
+                 for part, now in zip(parts, shown, strict=True)]
+        return np.stack(shown, axis=1), np.stack(owned, axis=1)
 
     def phases(self, action: Action, n: int,
                phase: float) -> tuple[np.ndarray, np.ndarray]:
@@ -247,7 +277,8 @@ class Person:
         """The person and the shadow as they are drawn."""
         hip = self.joints[:, JOINTS.index("hip")] * [1, 0]
         bones = self.bones | {"shadow": (hip, np.zeros(len(hip)))}
-        parts = costume(self.look, self.height, floor, self.prop)
+        bones |= dict.fromkeys(PROPS, bones["prop"])
+        parts = costume(self.look, self.height, floor, set(self.props))
         mirror = np.array([self.flip, 1])
         origins, angles = zip(*(bones[part.bone] for part in parts),
                               strict=True)

@@ -25,7 +25,9 @@ BRIM = 0.5  # OpenCV paints each pixel that a polygon touches: draw smaller
 
 SKIN = ((255, 219, 189), (241, 194, 153), (224, 172, 125), (198, 134, 88),
         (141, 88, 56), (101, 64, 43))
-CLOTHES = ((214, 84, 74), (232, 148, 66), (238, 194, 84), (92, 160, 108),
+YELLOW = (255, 222, 40)  # of the one who counts where others act too
+MUSTARD = (238, 194, 84)
+CLOTHES = ((214, 84, 74), (232, 148, 66), MUSTARD, (92, 160, 108),
            (52, 140, 148), (70, 118, 186), (122, 96, 170), (196, 98, 140),
            (52, 72, 122), (150, 62, 60))
 WALLS = ((206, 218, 206), (226, 214, 194), (200, 214, 226), (230, 208, 200),
@@ -90,30 +92,54 @@ def join(layers: list[Layer]) -> Layer:
 
 
 def paint(canvas: np.ndarray, margin: int, camera: np.ndarray, layer: Layer,
-          shown: np.ndarray, size: int,
-          first: int) -> tuple[np.ndarray, np.ndarray]:
+          shown: np.ndarray, size: int, wanted: np.ndarray | None = None
+          ) -> tuple[np.ndarray, np.ndarray]:
     """The frames (T, H, W, 3), and which part is on top (T, H, W).
 
-    shown: (T, K). Label k + 1 is part k, 0 the canvas; parts before `first`
-    are left out of the labels, and shadows are part of the floor.
+    shown: (T, K). Label k + 1 is part k, 0 the canvas; shadows are part of
+    the floor. wanted: (K,), for speed, parts whose labels must be right; the
+    others are labelled only where they may hide these.
     """
     video = np.empty((len(camera), size, size, 3), np.uint8)
     labels = np.zeros(video.shape[:3], np.uint8)
     points = np.round(layer.outlines() * (1 << SHIFT)).astype(np.int32)
-    solid = [k >= first and part.bone != "shadow"
-             for k, part in enumerate(layer.parts)]
+    solid = shown & [part.bone != "shadow" for part in layer.parts]
+    if wanted is not None:
+        low, high, edge = points.min(axis=2), points.max(axis=2), 2 << SHIFT
+        meets = ((low < high[:, wanted].max(axis=1, keepdims=True) + edge)
+                 & (high > low[:, wanted].min(axis=1, keepdims=True) - edge))
+        before = np.arange(len(wanted)) < wanted.argmax()
+        solid &= (wanted | meets.all(axis=2)) & ~before
+    colours = [part.colour for part in layer.parts]
     middle = (size - 1) / 2 + margin
-    for t, frame in enumerate(video):
+    for t, (frame, label) in enumerate(zip(video, labels, strict=True)):
         x, y = middle - camera[t]
         cv2.getRectSubPix(canvas, (size, size), (x, y), patch=frame)
-        for k, outline in enumerate(points[t]):
-            if shown[t, k]:
-                cv2.fillConvexPoly(frame, outline, layer.parts[k].colour,
-                                   cv2.LINE_AA, SHIFT)
-                if solid[k]:
-                    cv2.fillConvexPoly(labels[t], outline, k + 1,
-                                       cv2.LINE_8, SHIFT)
+        outline = list(points[t])
+        for k in np.flatnonzero(shown[t]).tolist():
+            cv2.fillConvexPoly(frame, outline[k], colours[k], cv2.LINE_AA,
+                               SHIFT)
+        for k in np.flatnonzero(solid[t]).tolist():
+            cv2.fillConvexPoly(label, outline[k], k + 1, cv2.LINE_8, SHIFT)
     return video, labels
+
+
+def pan(rng: np.random.Generator, frames: int, size: int,
+        sway: tuple[float, float]) -> np.ndarray:
+    """Shifts (T, 2) of the picture by a camera in the hand.
+
+    sway: how far at most, as a share of the frame, a range to draw from.
+    """
+    time = np.arange(frames)[:, None] / FPS
+    far = size * rng.uniform(*sway) * np.array([1, 0.35])
+    rate, phase = rng.uniform([[0.2], [0]], [[0.6], [1]], size=(2, 2))
+    return far * np.sin(2 * np.pi * (rate * time + phase))
+
+
+def dim(video: np.ndarray, when: np.ndarray, light: float) -> None:
+    """Turn the light of the frames `when` (T,) down, in place."""
+    table = np.round(np.arange(256) * light).astype(np.uint8)
+    video[when] = table[video[when]]
 
 
 def capsule(r0: float, r1: float, length: float) -> np.ndarray:

@@ -12,13 +12,13 @@ from video_files import real, real_samples
 
 from lib.data import datasets, decode
 from lib.data.sets.records import Record
-from lib.worlds import puppets
+from lib.worlds import worlds
 
 
-@pytest.mark.parametrize("extras", [(), ("flow", "joints", "distractor")])
+@pytest.mark.parametrize("extras", [(), ("flow", "joints", "rivals")])
 @pytest.mark.benchmark(group="one puppet video, 16 x 64 x 64")
 def test_puppets(benchmark, extras):
-    data = puppets.Puppets("train", 10_000, extras=extras)
+    data = worlds.Puppets("train", 10_000, extras=extras)
     at = iter(range(10_000))
     benchmark.pedantic(
         lambda: data[next(at)], rounds=100, iterations=1, warmup_rounds=5)

@@ -15,7 +15,7 @@ from video_files import coded, numbers, pictures, real, same, uneven
 from lib import ROOT
 from lib.data import batches, datasets, decode, flow, sampling
 from lib.data.sets.records import Record
-from lib.worlds import actions, puppets
+from lib.worlds import actions, worlds
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -303,8 +303,8 @@ def test_load_puppets():
     )
     assert [len(part) for part in (train, val, test)] == [6, 4, 2]
     assert classes == names
-    dials = puppets.Dials(size=48)
-    whole = puppets.Puppets("val", 4, classes=names, dials=dials, seed=3)[3]
+    dials = worlds.Dials(size=48)
+    whole = worlds.Puppets("val", 4, classes=names, dials=dials, seed=3)[3]
     kept = torch.arange(8) * 2 + 1  # centres of 8 pairs of 16 frames
     for key in ("video", "mask", "boxes", "relevant"):
         assert torch.equal(val[3][key], whole[key][kept]), key
@@ -361,7 +361,7 @@ def test_ut_interaction_real(tmp_path):
 @pytest.fixture
 def both(tmp_path):
     """A puppet's frames, and a file that holds them without loss."""
-    whole = puppets.Puppets("test", 1)[0]["video"]
+    whole = worlds.Puppets("test", 1)[0]["video"]
     path = tmp_path / "clip.avi"
     video_files.write(path, whole.permute(0, 2, 3, 1).numpy(), "ffv1", "bgr0")
     return whole, path

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from lib.data import flow
-from lib.worlds import puppets
+from lib.worlds import worlds
 
 
 def texture(height, width):
@@ -77,7 +77,7 @@ def test_warp_takes_bytes_single_images_and_gradients():
 
 
 def test_the_puppets_true_flow_is_flow_in_this_sense():
-    for sample in puppets.Puppets("val", 6, extras=("flow",)):
+    for sample in worlds.Puppets("val", 6, extras=("flow",)):
         frames = sample["video"].float()
         actor = sample["mask"][:-1]
         back = flow.warp(frames[1:], sample["flow"])

@@ -15,14 +15,14 @@ from lib.data.sets import ut_interaction
 from lib.data.sets.flying_chairs import FlyingChairs
 from lib.data.snippets import Snippets, Streams, Whole, keep
 from lib.data.transforms import Crops, ten_crops
-from lib.worlds import puppets
+from lib.worlds import worlds
 
-DIALS = replace(puppets.DIALS, size=48)
+DIALS = replace(worlds.ALONE, size=48)
 
 
 @functools.cache
 def whole(extras=()):
-    return Whole(datasets.Thinned(puppets.Puppets(
+    return Whole(datasets.Thinned(worlds.Puppets(
         "train", 3, dials=DIALS, extras=extras), 4), (48, 48))
 
 
@@ -165,7 +165,7 @@ def test_real_clips():
 
 def streams_of(fields=2):
     return Streams((48, 48), 32, fields), datasets.Thinned(
-        puppets.Puppets("test", 3, dials=DIALS), 16)
+        worlds.Puppets("test", 3, dials=DIALS), 16)
 
 
 def test_streams_read_videos_once_and_give_each_stream_its_entry():

@@ -64,7 +64,7 @@ MOVES = {
 def test_frames_masks_boxes_and_joints_move_together(name):
     sample = moving(60, 80)
     sample["mask"][1], sample["boxes"][1] = False, math.nan
-    sample["distractor"] = sample["boxes"].clone()
+    sample["rivals"] = sample["boxes"].clone()
     if "mirror" not in name:
         sample["joints"] = sample["boxes"].unflatten(1, (2, 2)) - 0.5
     kept = {key: str(value) for key, value in sample.items()}
@@ -78,7 +78,7 @@ def test_frames_masks_boxes_and_joints_move_together(name):
     tight = tight_boxes(moved["mask"])
     assert (moved["boxes"] - tight)[[0, 2, 3]].abs().max() <= 1
     assert torch.equal(moved["boxes"].nan_to_num(),
-                       moved["distractor"].nan_to_num())
+                       moved["rivals"].nan_to_num())
     if "joints" in moved:
         corners = moved["boxes"].unflatten(1, (2, 2)) - 0.5
         assert_close(moved["joints"], corners, equal_nan=True)

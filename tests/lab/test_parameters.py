@@ -109,7 +109,7 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("03", "device", "gpu", "must be one of auto, cpu, cuda; papermill: "
      "-r device auto"),
     ("03", "device", "cuda", "no GPU"), ("04", "crops", 3, "1, 2, 10"),
-    ("03", "dataset", "kinetics", "one of puppets, puppets_untrimmed, ucf101"),
+    ("03", "dataset", "kinetics", "one of alone, crowd, lights, stage"),
     ("03", "split", 2, "have the split 1 only; papermill: -p split 1"),
     ("03", "classes", ["wave", "fly"], "puppets do not show fly, but sit"),
     ("04", "crop", 73, "more than size = 72"),

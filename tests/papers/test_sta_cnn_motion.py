@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lib.papers import sta_cnn
 from lib.papers.sta_cnn import AttentionNetwork, FlowPredictor, flow_loss
 from lib.scores import metrics
-from lib.worlds import puppets
+from lib.worlds import worlds
 
 SMALL = (8, 8, 16, 16, 16, 24)
 
@@ -156,7 +156,7 @@ def test_flow_of_one_batch_can_be_learned():
 
 def test_puppets_give_pairs_and_targets():
     """The exact flow of the built-in videos is a target as it is."""
-    sample = puppets.Puppets("train", 1, extras=("flow",))[0]
+    sample = worlds.Puppets("train", 1, extras=("flow",))[0]
     video = sample["video"].float() / 255
     pairs = torch.stack((video[:-1], video[1:]), 1)
     predicted = FlowPredictor(small())(pairs)

@@ -18,7 +18,7 @@ from lib.data.sets import SETS
 from lib.data.sets.flying_chairs import FlyingChairs
 from lib.scores.localisation import box_iou
 from lib.worlds.actions import CLASSES
-from lib.worlds.puppets import DIALS, UNTRIMMED, Puppets
+from lib.worlds.worlds import ALONE, WORLDS, Puppets
 
 SCRIPTS = {name: name for name in writer.FORMATS} | {
     "moments": "moments_in_time"}
@@ -90,7 +90,7 @@ def test_scripts_count_and_leave_what_is_there(prepared, name, capsys):
     assert not [p for p in root.iterdir() if p.name.startswith(".prep")]
 
 
-def puppet(part, i, extras=(), dials=DIALS):
+def puppet(part, i, extras=(), dials=ALONE):
     return Puppets(part, FEW[f"n_{part}"], extras=extras, dials=dials)[i]
 
 
@@ -160,7 +160,7 @@ def test_thumos14_seconds_are_the_puppets(prepared):
     test = load(prepared("thumos14"), "thumos14").test
     for one in test:
         want = puppet("test", int(one["name"].rpartition("_")[2]),
-                      dials=UNTRIMMED)
+                      dials=WORLDS["alone_long"])
         assert torch.allclose(one["segments"], want["segments"], atol=0.01)
         kept = torch.arange(4) * 16 + 8
         assert torch.equal(one["relevant"], want["relevant"][kept])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.worlds import people, scene
+from lib.worlds import film, people, scene
 from lib.worlds.actions import (
     ACTIONS,
     CLASSES,
@@ -19,9 +19,11 @@ from lib.worlds.actions import (
     poses,
     skeleton,
 )
-from lib.worlds.puppets import DIALS, PAUSE, UNTRIMMED, Puppets
+from lib.worlds.film import PAUSE
+from lib.worlds.worlds import ALONE, WORLDS, Puppets
 
-CALM = replace(DIALS, size=128, front=0.0)
+LONG = WORLDS["alone_long"]
+CALM = replace(ALONE, size=128, front=0.0)
 WINDOW = np.ones((3, 3), np.uint8)
 
 
@@ -162,7 +164,7 @@ def test_mask_is_what_differs_when_the_actor_is_recoloured(monkeypatch):
     thing in front, some of the actor would shine.
     """
     data = Puppets("train", 4, classes=["wave", "jump"],
-                   dials=replace(DIALS, bystander=0, front=0))
+                   dials=replace(ALONE, bystander=0, front=0))
     before = [data[i] for i in range(4)]
     costume = people.costume
     monkeypatch.setattr(people, "costume", lambda *given: [
@@ -189,22 +191,130 @@ def test_joints_lie_on_the_actor_and_in_the_frame():
     assert torch.stack(hits).float().mean() > 0.99
 
 
-def test_distractor_is_someone_else_or_missing():
-    with_one = replace(DIALS, bystander=1.0)
-    for sample in Puppets("test", 14, dials=with_one, extras=["distractor"]):
-        box = sample["distractor"]
+@pytest.fixture
+def cast(monkeypatch):
+    """The people of the films made by and by."""
+    seen = []
+
+    class Remembered(film.Person):
+        def __init__(self, actor, script, rng, **given):
+            super().__init__(actor, script, rng, **given)
+            self.actor, self.script = actor, script
+            seen.append(self)
+
+    monkeypatch.setattr(film, "Person", Remembered)
+    return seen
+
+
+def test_a_bystander_idles_or_is_missing(cast):
+    with_one = replace(ALONE, bystander=1.0)
+    for sample in Puppets("test", 14, dials=with_one, extras=["rivals"]):
+        actor, other = cast[-2:]
+        assert actor.script and not other.script
+        box = sample["rivals"].squeeze(1)
         assert not torch.isnan(box).all()
         seen = box[~torch.isnan(box).any(dim=1)]
         assert (seen[:, :2] < seen[:, 2:]).all()
-    alone = replace(DIALS, bystander=0.0)
-    sample = Puppets("test", 1, dials=alone, extras=["distractor"])[0]
-    assert torch.isnan(sample["distractor"]).all()
+    alone = replace(ALONE, bystander=0.0)
+    sample = Puppets("test", 1, dials=alone, extras=["rivals"])[0]
+    assert sample["rivals"].shape == (ALONE.frames, 0, 4)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_who_counts_and_what_counts(name, cast):
+    """The label is the one action of the one in yellow while it is light;
+    all that is not relevant, and all that rivals do, is of other classes."""
+    dials = WORLDS[name]
+    data = Puppets("train", 28, dials=dials, extras=["rivals"])
+    numbers = set()
+    for sample in data:
+        label = data.classes[sample["label"]]
+        actor, *others = cast
+        done = {True: set(), False: set()}
+        for action, start, end in actor.script:
+            inside = sample["relevant"][start:end]
+            assert inside.all() or not inside.any()
+            done[bool(inside[0])].add(action)
+        assert done[True] == {label} and label not in done[False]
+        assert bool(done[False]) == (0 < dials.lit < dials.instances[1])
+        if dials.rivals[1]:
+            numbers.add(len(others))
+            assert all(other.script for other in others)
+            assert not any(label == action for other in others
+                           for action, *_ in other.script)
+            assert actor.look.shirt == scene.YELLOW
+            assert not {scene.YELLOW, scene.MUSTARD} & {
+                other.look.shirt for other in others}
+        assert len({one.actor for one in cast}) == len(cast)
+        there = ~torch.isnan(sample["rivals"]).any(-1)
+        assert there.any(0).sum() == len(others)
+        cast.clear()
+    if dials.rivals[1]:
+        assert numbers == {*range(dials.rivals[0], dials.rivals[1] + 1)}
+
+
+def test_rivals_act_in_their_own_time(cast):
+    times = []
+    for _ in Puppets("train", 20, dials=WORLDS["crowd"]):
+        actor, *others = cast
+        times += [(other.script[0][1:] == actor.script[0][1:])
+                  for other in others]
+        cast.clear()
+    assert np.mean(times) < 0.3
+
+
+@pytest.mark.parametrize("name", ["lights", "stage", "lights_long"])
+def test_the_light_is_on_in_the_relevant_frames(name, monkeypatch):
+    dials = WORLDS[name]
+    dark = list(Puppets("val", 4, dials=dials))
+    monkeypatch.setattr(film.scene, "dim", lambda *given: None)
+    for lit, sample in zip(Puppets("val", 4, dials=dials), dark, strict=True):
+        on = sample["relevant"]
+        assert 0 < on.sum() < len(on)
+        assert torch.equal(lit["video"][on], sample["video"][on])
+        want = lit["video"][~on] * film.DARK
+        assert (sample["video"][~on] - want).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("name", ["crowd", "stage_long"])
+def test_the_one_who_counts_is_seen_in_the_crowd(name):
+    """Inside the frame, mostly in front or beside, and all in yellow."""
+    data = Puppets("test", 28, dials=replace(WORLDS[name], size=96),
+                   extras=["joints"])
+    share, yellow = [], []
+    for sample in data:
+        joints = sample["joints"]
+        assert (joints > -2).all() and (joints < 98).all()
+        at = [JOINTS.index(j) for j in ("head", "neck", "hip", "knee")]
+        x, y = joints[:, at].floor().long().clamp(0, 95).unbind(-1)
+        share.append(sample["mask"][torch.arange(len(x))[:, None], y, x]
+                     .float().mean())
+        red, green, blue = sample["video"][sample["relevant"]].movedim(1, 0)
+        mask = sample["mask"][sample["relevant"]]
+        bright = (red > 200) & (green > 170) & (blue < 90)
+        yellow.append((bright & mask).sum() / bright.sum().clamp(min=1))
+    assert np.mean(share) > 0.8
+    assert np.mean(yellow) > 0.95
+
+
+def test_a_walk_ends_at_the_stool(cast):
+    """Sitting down after a walk, the actor is back where the stool is."""
+    plan = [("walk", 2, 8), ("sit_down", 10, 16)]
+    common = {"frames": 20, "size": 64, "tall": (0.5, 0.5), "room": 64}
+    walked, sat = (film.Person(5, acts, np.random.default_rng(0), **common)
+                   for acts in (plan, plan[1:]))
+    hip = JOINTS.index("hip")
+    assert np.allclose(walked.joints[10:16, hip], sat.joints[10:16, hip])
+    ahead = np.diff(walked.joints[1:8, hip, 0])
+    assert (ahead > 0.01).all()
+    assert walked.joints[8, hip, 0] == pytest.approx(
+        walked.joints[7, hip, 0], abs=0.01)
 
 
 # --------------------------------------------------------------- the time
 
 
-@pytest.mark.parametrize("dials", [DIALS, UNTRIMMED])
+@pytest.mark.parametrize("dials", [ALONE, LONG])
 def test_relevant_agrees_with_the_segments(dials):
     time = torch.arange(dials.frames) / FPS
     shares = []
@@ -215,22 +325,22 @@ def test_relevant_agrees_with_the_segments(dials):
         assert torch.equal(inside, sample["relevant"])
         shares.append(1 - inside.float().mean().item())
     half = 0.5 / dials.frames  # segments are whole frames
-    assert min(shares) >= dials.irrelevant[0] - half
-    assert max(shares) <= dials.irrelevant[1] + half
+    assert min(shares) >= dials.idle[0] - half
+    assert max(shares) <= dials.idle[1] + half
 
 
 def test_untrimmed_videos_hold_several_instances():
     counts = set()
-    for sample in Puppets("val", 20, dials=UNTRIMMED):
+    for sample in Puppets("val", 20, dials=LONG):
         segments = sample["segments"]
         counts.add(len(segments))
         assert segments.min() >= 0
-        assert segments.max() <= UNTRIMMED.frames / FPS
+        assert segments.max() <= LONG.frames / FPS
         assert (segments[:, 0] < segments[:, 1]).all()
         gaps = segments[1:, 0] - segments[:-1, 1]
         assert (gaps >= PAUSE / FPS).all()
-    assert counts == set(
-        range(UNTRIMMED.instances[0], UNTRIMMED.instances[1] + 1))
+    low, high = LONG.instances
+    assert counts == {*range(low, high + 1)}
 
 
 def test_idle_frames_do_not_tell_the_class():

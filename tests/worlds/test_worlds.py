@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.worlds.actions import CLASSES, FPS, JOINTS
-from lib.worlds.puppets import ACTORS, DIALS, EXTRAS, Dials, Puppets, camel
+from lib.worlds.worlds import ACTORS, ALONE, EXTRAS, Dials, Puppets, camel
 
 ALWAYS = ("video", "mask", "boxes", "segments", "relevant")
 
@@ -62,7 +62,7 @@ def test_samples_keep_the_contract():
     assert counts.tolist() == [3] * len(CLASSES)
     assert len({sample["name"] for sample in samples}) == len(samples)
     for sample in samples[: len(CLASSES)]:
-        t, side = DIALS.frames, DIALS.size
+        t, side = ALONE.frames, ALONE.size
         assert sample["video"].shape == (t, 3, side, side)
         assert sample["video"].dtype == torch.uint8
         assert sample["mask"].shape == (t, side, side)
@@ -70,7 +70,7 @@ def test_samples_keep_the_contract():
         assert sample["boxes"].shape == (t, 4)
         assert sample["flow"].shape == (t - 1, 2, side, side)
         assert sample["joints"].shape == (t, len(JOINTS), 2)
-        for key in ("boxes", "segments", "flow", "joints", "distractor"):
+        for key in ("boxes", "segments", "flow", "joints", "rivals"):
             assert sample[key].dtype == torch.float32
         action = camel(data.classes[sample["label"]])
         assert sample["name"].startswith(f"v_{action}_{sample['group']}_c")
@@ -81,8 +81,8 @@ def test_samples_keep_the_contract():
 @pytest.mark.parametrize("size", [48, 112, 224])
 def test_scenes_scale_with_the_frame(size):
     """The same scene at another size, seen at 48 px, is nearly the same."""
-    small = Puppets("train", 2, dials=replace(DIALS, size=48))
-    large = Puppets("train", 2, dials=replace(DIALS, size=size))
+    small = Puppets("train", 2, dials=replace(ALONE, size=48))
+    large = Puppets("train", 2, dials=replace(ALONE, size=size))
     for a, b in zip(small, large, strict=True):
         share = b["mask"].float().mean() / a["mask"].float().mean()
         assert 0.85 < share < 1.15
@@ -93,7 +93,7 @@ def test_scenes_scale_with_the_frame(size):
 @pytest.mark.parametrize("wrong", [
     {"size": 8}, {"frames": 1}, {"actor": (0.7, 0.5)}, {"actor": 0.5},
     {"clutter": (-1, 2)}, {"front": 2.0}, {"bystander": -0.1},
-    {"irrelevant": (0.5, 0.99)}, {"instances": (0, 1)}, {"instances": (1, 9)},
+    {"idle": (0.5, 0.99)}, {"instances": (0, 1)}, {"instances": (1, 9)},
 ])
 def test_bad_dials_are_refused(wrong):
     with pytest.raises(ValueError, match="Dials: "):

@@ -1,0 +1,287 @@
+"""How much attention can win in a world: heads that know the true answers.
+
+Features of a frozen network are averaged over places (*where*) and over steps
+(*when*), and one linear layer classifies the result. The weights of each
+average are even, learned (a softmax over linear scores), or true: the share
+of a cell that the actor covers, the relevant frames. So *even, even* is the
+plain mean that attention must beat, *learned* is the simplest attention, and
+*true, true* is what a perfect one would reach with these features. The room
+between the first and the last is measured before any paper's model is trained
+(`table`), and the dials of the worlds were set by it alone.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+import yaml
+from einops import einsum
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from lib.data import datasets
+from lib.data.batches import Columns
+from lib.data.sampling import clips_of
+from lib.lab import tables, training
+from lib.lab.features import extract
+from lib.lab.parameters import defaults
+from lib.lab.study import NOTEBOOKS, Run, Study
+from lib.networks import cnn2d, cnn3d, pretrained
+from lib.scores import metrics
+from lib.worlds.actions import PAIRS
+
+CHOICES = ("even", "learned", "true")
+ROWS = {f"{kind}: {where}, {when}": {
+    "features": kind, "where": where, "when": when}
+    for kind in ("frames", "clips") for where, when in
+    product(CHOICES, CHOICES)}
+"""Features, where, when: what the names of the rows say."""
+BACKBONE = {"frames": "backbone", "clips": "clip_backbone"}
+INPUTS = ("cube", "where", "when", "spans")
+
+
+class PooledOutput(NamedTuple):
+    """Logits (B, K), where (B, T', h, w), when (B, T'), spans (T', 2)."""
+
+    logits: Tensor
+    where: Tensor
+    when: Tensor
+    spans: Tensor
+
+
+class Pooled(nn.Module):
+    """A linear classifier of features averaged over places and steps.
+
+    where, when: of CHOICES. Learned weights are a softmax over one linear
+    score of each cell, and of each step's average. `mean` and `std` (C,) are
+    those of the training features: a network's channels differ in size by
+    orders of magnitude.
+    """
+
+    def __init__(self, channels: int, classes: int, where: str = "even",
+                 when: str = "even"):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.classify = nn.Linear(channels, classes)
+        # the scores start even: nothing is known yet
+        for name, choice in (("where", where), ("when", when)):
+            score = nn.Linear(channels, 1) if choice == "learned" else None
+            if score is not None:
+                nn.init.zeros_(score.weight)
+            setattr(self, name, score)
+
+    def forward(self, cube: Tensor, where: Tensor, when: Tensor,
+                spans: Tensor) -> PooledOutput:
+        """cube (B, T', C, h, w), and weights where nothing is learned:
+        where (B, T', h, w) and when (B, T')."""
+        mean, std = self.mean[:, None, None], self.std[:, None, None]
+        cube = (cube - mean) / std
+        if self.where is not None:
+            scores = einsum(cube, self.where.weight[0],
+                            "b t c h w, c -> b t h w")
+            where = scores.flatten(2).softmax(-1).view_as(where)
+        steps = einsum(cube, where, "b t c h w, b t h w -> b t c")
+        if self.when is not None:
+            when = self.when(steps).squeeze(-1).softmax(-1)
+        pooled = einsum(steps, when, "b t c, b t -> b c")
+        return PooledOutput(self.classify(pooled), where, when, spans[0])
+
+
+def shares(values: Tensor, dims: int) -> Tensor:
+    """Weights that sum to one over the last `dims`; even where all are 0."""
+    flat = values.flatten(-dims).double()
+    total = flat.sum(-1, keepdim=True)
+    even = torch.full_like(flat, 1 / flat.shape[-1])
+    return torch.where(total > 0, flat / total.clamp(min=1e-9), even
+                       ).float().view(values.shape)
+
+
+def weighed(features: Columns, frames: int, where: str,
+            when: str) -> Columns:
+    """The features with the weights of a row, ready for `Pooled`.
+
+    What is not learned is averaged here, once: the cube has one cell, one
+    step, or one of each then. frames: of the videos of `features`.
+    """
+    columns = features.columns
+    cube = columns["cube"]
+    n, steps, _, *size = cube.shape
+    ends = torch.arange(steps + 1) * frames // steps
+    spans = torch.stack([ends[:-1], ends[1:]], 1)
+
+    def on_steps(values: Tensor) -> Tensor:
+        return torch.stack([values[:, a:b].double().mean(1)
+                            for a, b in spans.tolist()], 1)
+
+    at = torch.zeros(n, steps, *size)
+    if where == "true":
+        at = on_steps(torch.stack([metrics.cell_shares(mask, tuple(size))
+                                   for mask in columns["mask"]]))
+    at, times = shares(at, 2), torch.zeros(n, steps)
+    if when == "true":
+        times = on_steps(columns["relevant"])
+    times = shares(times, 1)
+    made = {"label": columns["label"], "spans": spans.expand(n, -1, -1)}
+    if where != "learned":
+        # some videos at a time: in float32 they may not fit the memory
+        cube = torch.cat([
+            einsum(some.float(), weights, "n t c h w, n t h w -> n t c")
+            for some, weights in zip(cube.split(64), at.split(64),
+                                     strict=True)])
+        at = torch.ones(n, steps, 1, 1)
+        if when != "learned":
+            cube = einsum(cube, times, "n t c, n t -> n c")[:, None]
+            at, times = at[:, :1], torch.ones(n, 1)
+            made["spans"] = torch.tensor([0, frames]).expand(n, 1, 2)
+        cube = cube[..., None, None]
+    return Columns(made | {"cube": cube, "where": at, "when": times},
+                   classes=features.classes)
+
+
+class Clips(nn.Module):
+    """A 3D network's maps of all clips of 8 frames of a video."""
+
+    def __init__(self, net: cnn3d.ClipCNN):
+        super().__init__()
+        self.net = net
+
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Cube (B, T', C, h, w) and vector (B, T', C), as `extract` asks."""
+        clips, _ = clips_of(video)
+        maps = self.net(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+        return maps.flatten(1, 2), maps.flatten(1, 2).mean((3, 4))
+
+
+def train(run: Run) -> tuple[Pooled, list[dict]]:
+    """The head of a row, trained until validation stops rising.
+
+    The step with the best validation accuracy is kept; test videos only
+    count.
+    """
+    train_set, val = (_weighed(run, part) for part in run.study.data[:2])
+    cube = _features(run, run.study.data.train).columns["cube"]
+    torch.manual_seed(run.seed)
+    own = run.options
+    model = Pooled(cube.shape[2], len(run.study.data.classes), own["where"],
+                   own["when"])
+    some = cube[::max(1, len(cube) // 500)].float()
+    model.std, model.mean = torch.std_mean(some, (0, 1, 3, 4))
+    model.std.clamp_(min=1e-3)
+    settings = run.study.settings
+    batch, epochs = settings["batch"], settings["epochs"]
+    steps = max(1, len(train_set) // batch)
+    return model, training.fit(
+        model, train_set, _step, steps=epochs * steps, batch=batch,
+        lr=settings["lr"], weight_decay=1e-3, schedule="cosine",
+        seed=run.seed, val=val, score=_accuracy, every=steps,
+        device=run.study.device, checkpoint=run.folder)
+
+
+def _step(model: Pooled, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    logits = model(*(batch[name] for name in INPUTS)).logits
+    return {"loss": F.cross_entropy(logits, batch["label"])}
+
+
+def _accuracy(model: Pooled, data: Dataset) -> float:
+    found = training.predict(model, data, inputs=INPUTS, keys=("logits",))
+    return metrics.topk_accuracy(found["logits"], found["label"])
+
+
+def predict(run: Run, videos: Dataset) -> dict[str, Tensor]:
+    """Logits and the weights that were used; whole maps where learned."""
+    return training.predict(run.model, _weighed(run, videos), inputs=INPUTS)
+
+
+def scores(run: Run) -> dict[str, float]:
+    """Accuracy, and of learned weights their agreement with the truth."""
+    learned = {name: run.outputs[name] for name in ("where", "when")
+               if run.options[name] == "learned"}
+    truth = _features(run, run.study.data.test).columns
+    return {"top-1": metrics.topk_accuracy(run.outputs["logits"],
+                                           run.outputs["label"])
+            } | metrics.attention_scores(
+        learned | {"spans": run.outputs["spans"]}, truth,
+        run.study.settings["frames"])
+
+
+def start(row: str, settings: Mapping[str, Any]) -> str:
+    """The weights of the frozen network."""
+    kind = ROWS[row]["features"]
+    return pretrained.fingerprint(settings[BACKBONE[kind]], "puppets")
+
+
+def _features(run: Run, videos: Dataset) -> Columns:
+    kind = run.options["features"]
+    name = run.study.settings[BACKBONE[kind]]
+    kept = vars(run.study).setdefault("features", {})
+    if (id(videos), kind) not in kept:
+        net = (cnn2d.frame_cnn(name, "puppets") if kind == "frames"
+               else Clips(cnn3d.clip_cnn(name, "puppets")))
+        found = extract({"video": net}, videos, device=run.study.device)
+        found.columns["cube"] = found.columns.pop("video_cube")
+        del found.columns["video_vector"]
+        kept[id(videos), kind] = found
+    return kept[id(videos), kind]
+
+
+def _weighed(run: Run, videos: Dataset) -> Columns:
+    return weighed(_features(run, videos), run.study.settings["frames"],
+                   run.options["where"], run.options["when"])
+
+
+def needs(row: str) -> set[str]:
+    """The true answers that a row reads."""
+    own = ROWS[row]
+    return ({"mask"} if own["where"] == "true" else set()) | (
+        {"relevant"} if own["when"] == "true" else set())
+
+
+def study(parameters: Mapping[str, Any], data: datasets.Splits) -> Study:
+    """The study of notebook 00: ROWS on one world."""
+    return Study("00", ROWS, train, predict, scores, parameters=parameters,
+                 data=data, start=start)
+
+
+def recorded(world: str) -> tables.Records:
+    """The recorded runs of a world, by the preset `lab_<world>`."""
+    preset = f"lab_{world}"
+    given = defaults("00") | yaml.safe_load(
+        (NOTEBOOKS / "presets/00" / f"{preset}.yaml").read_text("utf-8"))
+    data = datasets.load(given["dataset"], **{
+        name: given[name] for name in ("frames", "size", "n_train", "n_val",
+                                       "n_test")})
+    return study(given, data).recorded(preset)
+
+
+COLUMNS = {"mean": "even, even", "where": "learned, even",
+           "when": "even, learned", "both": "learned, learned",
+           "true where": "true, even", "true when": "even, true",
+           "true both": "true, true"}
+
+
+def table(worlds: Iterable[str], kind: str = "frames") -> pd.DataFrame:
+    """Accuracy in per cent of the plain mean, learned and true attention.
+
+    One line a world, from recorded runs: means with 95 % intervals.
+    """
+    found = {}
+    for world in worlds:
+        runs = tables.values(recorded(world).lines, "top-1")
+        found[world] = {
+            column: tables.percent([*runs.get(f"{kind}: {row}", {}).values()])
+            for column, row in COLUMNS.items()}
+    return tables.frame(found)
+
+
+def order_blind(classes: Iterable[str]) -> float:
+    """The best accuracy of a model that is blind to the order of frames.
+
+    Of two classes with the same poses in opposite order it must guess one.
+    """
+    names = {*classes}
+    blind = sum({*pair} <= names for pair in PAIRS)
+    return 1 - blind / len(names)
