@@ -69,6 +69,10 @@ def parameters(notebook, path: Path) -> Iterator[str]:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     if any("parameters=globals()" in cell.source for cell in later):
         read.add("results")  # a study takes it from there
+    if any("oracles.study(globals()" in cell.source for cell in later):
+        read |= {"results", "device"} | {*re.findall(
+            r'"(\w+)"', (Path(__file__).parents[1]
+                        / "lib/lab/oracles.py").read_text())}
     stored = {
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}

@@ -53,7 +53,8 @@ class Splits(_Splits):
         has a file of another size in its place, or is read in another way,
         has not.
         """
-        told = [self.classes, *(part.contents() for part in self[:3])]
+        told = [self.classes, getattr(self.train, "reader", ""),
+                *(part.contents() for part in self[:3])]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
@@ -155,10 +156,10 @@ class Videos(_Parted):
             return False
         return True
 
-    def contents(self) -> tuple[str, list[tuple]]:
-        """The reader's digest; name, label, files and bytes of each video."""
-        return self.reader, [(r.name, r.label, *decode.stamp(r.path)[:2])
-                             for r in self.records]
+    def contents(self) -> list[tuple]:
+        """Name, label, number of files and bytes of each video."""
+        return [(r.name, r.label, *decode.stamp(r.path)[:2])
+                for r in self.records]
 
     def identity(self, i: int) -> str:
         """All that sample i depends on: its file and the settings."""
