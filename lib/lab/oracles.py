@@ -257,8 +257,8 @@ def recorded(world: str) -> tables.Records:
     return study(given, data).recorded(preset)
 
 
-COLUMNS = {"mean": "even, even", "where": "learned, even",
-           "when": "even, learned", "both": "learned, learned",
+COLUMNS = {"even": "even, even", "learned where": "learned, even",
+           "learned when": "even, learned", "learned both": "learned, learned",
            "true where": "true, even", "true when": "even, true",
            "true both": "true, true"}
 

@@ -136,7 +136,7 @@ def test_the_table_shows_what_is_recorded(monkeypatch):
     found = oracles.table(["stage", "crowd"])
     assert found.index.tolist() == ["stage", "crowd"]
     assert found.loc["stage"].to_dict() == dict.fromkeys(
-        oracles.COLUMNS, "–") | {"mean": "52.0 ± 2.0", "true both": "50.0"}
+        oracles.COLUMNS, "–") | {"even": "52.0 ± 2.0", "true both": "50.0"}
 
 
 @pytest.mark.parametrize("world", WORLDS)
