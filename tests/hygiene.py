@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from lib.lab import oracles
+
 SECTIONS = (
     "the idea", "the world", "the model", "train", "what it looks at",
     "the paper's tables", "why", "paper and code", "exercises")
@@ -70,9 +72,9 @@ def parameters(notebook, path: Path) -> Iterator[str]:
     if any("parameters=globals()" in cell.source for cell in later):
         read.add("results")  # a study takes it from there
     if any("oracles.study(globals()" in cell.source for cell in later):
-        read |= {"results", "device"} | {*re.findall(
-            r'"(\w+)"', (Path(__file__).parents[1]
-                        / "lib/lab/oracles.py").read_text())}
+        text = (Path(__file__).parents[1] / "lib/lab/oracles.py").read_text()
+        read |= {"results", "device", *oracles.BACKBONE.values(),
+                 *re.findall(r'settings\["(\w+)"\]', text)}
     stored = {
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}

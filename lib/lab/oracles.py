@@ -7,7 +7,7 @@ of a cell that the actor covers, the relevant frames. So *even, even* is the
 plain mean that attention must beat, *learned* is the simplest attention, and
 *true, true* is what a perfect one would reach with these features. The room
 between the first and the last is measured before any paper's model is trained
-(`table`), and the dials of the worlds were set by it alone.
+(`table`), and the dials of the worlds are to be set by it alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +31,6 @@ from lib.lab.parameters import defaults
 from lib.lab.study import NOTEBOOKS, Run, Study
 from lib.networks import cnn2d, cnn3d, pretrained
 from lib.scores import metrics
-from lib.worlds.actions import PAIRS
 
 CHOICES = ("even", "learned", "true")
 ROWS = {f"{kind}: {where}, {when}": {
@@ -157,10 +156,10 @@ class Clips(nn.Module):
 
 
 def train(run: Run) -> tuple[Pooled, list[dict]]:
-    """The head of a row, trained until validation stops rising.
+    """The head of a row, trained for the `epochs` of the settings.
 
-    The step with the best validation accuracy is kept; test videos only
-    count.
+    The weights of the epoch with the best validation accuracy are kept; test
+    videos only count.
     """
     train_set, val = (_weighed(run, part) for part in run.study.data[:2])
     cube = _features(run, run.study.data.train).columns["cube"]
@@ -263,25 +262,16 @@ COLUMNS = {"even": "even, even", "learned where": "learned, even",
            "true both": "true, true"}
 
 
-def table(worlds: Iterable[str], kind: str = "frames") -> pd.DataFrame:
+def table(worlds: Iterable[str]) -> pd.DataFrame:
     """Accuracy in per cent of the plain mean, learned and true attention.
 
-    One line a world, from recorded runs: means with 95 % intervals.
+    One line a world, from recorded runs on features of frames: means with
+    95 % intervals.
     """
     found = {}
     for world in worlds:
         runs = tables.values(recorded(world).lines, "top-1")
         found[world] = {
-            column: tables.percent([*runs.get(f"{kind}: {row}", {}).values()])
+            column: tables.percent([*runs.get(f"frames: {row}", {}).values()])
             for column, row in COLUMNS.items()}
     return tables.frame(found)
-
-
-def order_blind(classes: Iterable[str]) -> float:
-    """The best accuracy of a model that is blind to the order of frames.
-
-    Of two classes with the same poses in opposite order it must guess one.
-    """
-    names = {*classes}
-    blind = sum({*pair} <= names for pair in PAIRS)
-    return 1 - blind / len(names)

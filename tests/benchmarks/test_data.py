@@ -15,10 +15,13 @@ from lib.data.sets.records import Record
 from lib.worlds import worlds
 
 
-@pytest.mark.parametrize("extras", [(), ("flow", "joints", "rivals")])
+@pytest.mark.parametrize("world, extras", [
+    *((world, ()) for world in ("alone", "crowd", "lights", "stage")),
+    ("alone", worlds.EXTRAS)])
 @pytest.mark.benchmark(group="one puppet video, 16 x 64 x 64")
-def test_puppets(benchmark, extras):
-    data = worlds.Puppets("train", 10_000, extras=extras)
+def test_puppets(benchmark, world, extras):
+    data = worlds.Puppets("train", 10_000, dials=worlds.WORLDS[world],
+                          extras=extras)
     at = iter(range(10_000))
     benchmark.pedantic(
         lambda: data[next(at)], rounds=100, iterations=1, warmup_rounds=5)

@@ -1,7 +1,5 @@
 """The oracles: pooling by even, learned and true weights."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,7 +8,6 @@ from lib.data import datasets
 from lib.data.batches import Columns
 from lib.lab import oracles, tables
 from lib.scores import metrics
-from lib.worlds.actions import CLASSES
 from lib.worlds.worlds import WORLDS
 
 N, T, C, H, W, FRAMES = 6, 4, 5, 3, 3, 8
@@ -116,13 +113,6 @@ def test_a_row_of_each_kind_is_trained_and_scored(study):
 def test_the_key_knows_the_features(study):
     keys = {study.head(row, 0)["key"] for row in oracles.ROWS}
     assert len(keys) == len(oracles.ROWS) == 18
-
-
-def test_the_order_blind_ceiling():
-    assert oracles.order_blind(CLASSES) == pytest.approx(12 / 14)
-    assert oracles.order_blind(["sit_down", "stand_up"]) == 0.5
-    assert oracles.order_blind(["walk", "run"]) == 1.0
-    assert math.isclose(oracles.order_blind(["sit_down", "run"]), 1.0)
 
 
 def test_the_table_shows_what_is_recorded(monkeypatch):
