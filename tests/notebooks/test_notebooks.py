@@ -74,8 +74,11 @@ FAULTS = [
     ("parameters", setting("steps: int | None = 5  # n\nlr: float = 1.  # r")),
     ("parameters", line("print(steps)")),
     ("parameters", line("steps = steps + lr")),
-    # the oracles read lr, and no steps
-    ("parameters", line("study = oracles.study(globals(), splits)")),
+    # the oracles read lr, and no rate
+    ("parameters", lambda nb: (
+        setting("steps: int = 5  # n\nlr: float = 0.1  # r\n"
+                "rate: float = 1.0  # r")(nb),
+        line("study = oracles.study(globals(), steps, lr)")(nb))),
     ("presets", setting("stepz: int = 5  # n\nlr: float = 0.1  # rate")),
     ("presets", setting("steps: str = '5'  # n\nlr: float = 0.1  # rate")),
     ("shape", lambda nb: nb.cells.append(CODE("1"))),
