@@ -23,7 +23,7 @@ from lib.networks.pretrained import (
     torchvision,
 )
 
-SMALL = {"small_narrow": 8, "small": 16, "small_wide": 24}
+SMALL = {"small_narrow": 12, "small": 24, "small_wide": 32}
 RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
 PUBLISHED = (*RESNETS, "vgg16", "googlenet")  # with ImageNet weights
 # Pixels per frame. DIS flow of 64-pixel puppets deviates by 0.56 over all
@@ -98,21 +98,25 @@ class FrameCNN(nn.Module):
 
 
 def small_cnn(width: int) -> FrameCNN:
-    """Four stages of two 3x3 convolutions, stride 8: 64 px give 8x8 maps.
+    """Stages conv1 to conv4, stride 8: 64 pixels give 8x8 maps.
 
-    Channels width, 2, 4 and 4 times width.
+    Channels width, 2, 4 and 4 times width. A cell sees 29x29 pixels, less
+    than half of such a frame, so that it is a place: behind the pooling of
+    conv3 all kernels are 1x1.
     """
-    widths = [width, 2 * width, 4 * width, 4 * width]
+    layers = {"conv1": ((5, 2),), "conv2": ((3, 2), (3, 1), (3, 1)),
+              "conv3": ((1, 1), (1, 1)), "conv4": ((1, 1),)}
     stages, inputs = OrderedDict(), 3
-    for i, outputs in enumerate(widths):
-        stages[f"conv{i + 1}"] = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, 1 + (i < 3), 1, bias=False),
-            nn.BatchNorm2d(outputs), nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs), nn.ReLU(),
-        )
-        inputs = outputs
-    return FrameCNN(stages, widths[-1])
+    for (name, kernels), wide in zip(layers.items(), (1, 2, 4, 4),
+                                     strict=True):
+        stage = [nn.MaxPool2d(2)] if name == "conv3" else []
+        for kernel, stride in kernels:
+            stage += [nn.Conv2d(inputs, wide * width, kernel, stride,
+                                kernel // 2, bias=False),
+                      nn.BatchNorm2d(wide * width), nn.ReLU()]
+            inputs = wide * width
+        stages[name] = nn.Sequential(*stage)
+    return FrameCNN(stages, inputs)
 
 
 def resnet(name: str, pretrained: bool) -> FrameCNN:
