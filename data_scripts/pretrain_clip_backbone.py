@@ -71,31 +71,35 @@ def step(model, batch):
     return {"loss": F.cross_entropy(model(video).logits, batch["label"])}
 
 
+def pretrain(name: str, easy, train, val, steps: int) -> float:
+    """Train one backbone and write its weights; validation accuracy."""
+    torch.manual_seed(SEED)
+    model = OnVideos(name, len(train.classes))
+    settings = {"batch": 16, "lr": RATES[name], "weight_decay": 1e-2,
+                "seed": SEED}
+    training.fit(model, easy, step, steps=steps // 3, **settings)
+    history = training.fit(
+        model, train, step, steps=steps, schedule="cosine", val=val,
+        score=accuracy, every=max(1, steps // 20), **settings)
+    stages = model.net.backbone.stages
+    if STAGE in stages:
+        stages[STAGE] = stages[STAGE].part
+    pretrained.save_weights(
+        model.net.backbone, pretrained.puppet_weights(name))
+    return max(row.get("score", 0) for row in history)
+
+
 def main() -> None:
     """The command line."""
-    chosen = options([*RATES], 1200, __doc__).parse_args()
+    chosen = options([*RATES], 4000, 12_000, __doc__).parse_args()
     easy, train, val = (
         in_memory(Only(Puppets(split, n, seed=SEED, dials=dials), "video"))
         for split, n, dials in (("train", chosen.videos, EASY),
                                 ("train", chosen.videos, ALONE),
-                                ("val", 500, ALONE)))
+                                ("val", 1000, ALONE)))
     print(f"{len(train)} training videos, {len(val)} validation, {ALONE}")
     for name in chosen.names:
-        torch.manual_seed(SEED)
-        model = OnVideos(name, len(train.classes))
-        settings = {"batch": 16, "lr": RATES[name], "weight_decay": 1e-2,
-                    "seed": SEED}
-        training.fit(model, easy, step, steps=chosen.steps // 3, **settings)
-        history = training.fit(
-            model, train, step, steps=chosen.steps, schedule="cosine",
-            val=val, score=accuracy, every=max(1, chosen.steps // 10),
-            **settings)
-        stages = model.net.backbone.stages
-        if STAGE in stages:
-            stages[STAGE] = stages[STAGE].part
-        pretrained.save_weights(
-            model.net.backbone, pretrained.puppet_weights(name))
-        best = max(row.get("score", 0) for row in history)
+        best = pretrain(name, easy, train, val, chosen.steps)
         print(f"{name}: validation accuracy {best:.3f}", flush=True)
 
 
