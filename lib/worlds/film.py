@@ -41,7 +41,7 @@ from lib.worlds.people import Person, Script, furniture
 SHORTEST = 3  # frames of an instance
 PAUSE = 2  # idle frames between two instances
 LANE = 1.2  # width to act in, of an equal share of the frame
-DARK = 0.6  # of the brightness while the light is off
+DARK = 0.75  # of the brightness while the light is off
 
 
 @dataclass(frozen=True)

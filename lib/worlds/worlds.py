@@ -24,7 +24,7 @@ EXTRAS = ("flow", "joints", "rivals")
 
 ALONE = Dials()
 CROWD = replace(ALONE, actor=(0.42, 0.52), bystander=0.0, rivals=(1, 2))
-IN_TURN = {"idle": (0.25, 0.40), "instances": (2, 2), "lit": 1}
+IN_TURN = {"idle": (0.25, 0.40), "instances": (3, 3), "lit": 1}
 LONG = {"frames": 64, "instances": (2, 4)}
 LONG_IN_TURN = {"frames": 64, "instances": (4, 4), "lit": 1}
 
