@@ -10,7 +10,7 @@ between the first and the last is measured before any paper's model is trained
 (`table`), and the dials of the worlds are to be set by it alone.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -155,29 +155,80 @@ class Clips(nn.Module):
         return maps.flatten(1, 2), maps.flatten(1, 2).mean((3, 4))
 
 
-def train(run: Run) -> tuple[Pooled, list[dict]]:
-    """The head of a row, trained for the `epochs` of the settings.
+class Oracles:
+    """What a study of ROWS calls; the features of its videos are kept."""
 
-    The weights of the epoch with the best validation accuracy are kept; test
-    videos only count.
-    """
-    train_set, val = (_weighed(run, part) for part in run.study.data[:2])
-    cube = _features(run, run.study.data.train).columns["cube"]
-    torch.manual_seed(run.seed)
-    own = run.options
-    model = Pooled(cube.shape[2], len(run.study.data.classes), own["where"],
-                   own["when"])
-    some = cube[::max(1, len(cube) // 500)].float()
-    model.std, model.mean = torch.std_mean(some, (0, 1, 3, 4))
-    model.std.clamp_(min=1e-3)
-    settings = run.study.settings
-    batch, epochs = settings["batch"], settings["epochs"]
-    steps = max(1, len(train_set) // batch)
-    return model, training.fit(
-        model, train_set, _step, steps=epochs * steps, batch=batch,
-        lr=settings["lr"], weight_decay=1e-3, schedule="cosine",
-        seed=run.seed, val=val, score=_accuracy, every=steps,
-        device=run.study.device, checkpoint=run.folder)
+    def __init__(self):
+        self.kept: dict[tuple, Columns] = {}
+
+    def train(self, run: Run) -> tuple[Pooled, list[dict]]:
+        """The head of a row, trained for the `epochs` of the settings.
+
+        The weights of the epoch with the best validation accuracy are kept;
+        test videos only count.
+        """
+        train_set, val = (self.weighed(run, part)
+                          for part in run.study.data[:2])
+        cube = self.features(run, run.study.data.train).columns["cube"]
+        torch.manual_seed(run.seed)
+        own = run.options
+        model = Pooled(cube.shape[2], len(run.study.data.classes),
+                       own["where"], own["when"])
+        some = cube[::max(1, len(cube) // 500)].float()
+        model.std, model.mean = torch.std_mean(some, (0, 1, 3, 4))
+        model.std.clamp_(min=1e-3)
+        settings = run.study.settings
+        batch, epochs = settings["batch"], settings["epochs"]
+        steps = max(1, len(train_set) // batch)
+        return model, training.fit(
+            model, train_set, _step, steps=epochs * steps, batch=batch,
+            lr=settings["lr"], weight_decay=1e-3, schedule="cosine",
+            seed=run.seed, val=val, score=_accuracy, every=steps,
+            device=run.study.device, checkpoint=run.folder)
+
+    def predict(self, run: Run, videos: Dataset) -> dict[str, Tensor]:
+        """Logits and the weights that were used; whole maps where learned."""
+        return training.predict(run.model, self.weighed(run, videos),
+                                inputs=INPUTS)
+
+    def scores(self, run: Run) -> dict[str, float]:
+        """Accuracy, and how far learned weights agree with the truth."""
+        learned = {name: run.outputs[name] for name in ("where", "when")
+                   if run.options[name] == "learned"}
+        truth = self.features(run, run.study.data.test).columns
+        return {"top-1": metrics.topk_accuracy(run.outputs["logits"],
+                                               run.outputs["label"])
+                } | metrics.attention_scores(
+            learned | {"spans": run.outputs["spans"]}, truth,
+            run.study.settings["frames"])
+
+    def features(self, run: Run, videos: Dataset) -> Columns:
+        """The frozen network's maps of all videos, with the true answers."""
+        kind = run.options["features"]
+        name = run.study.settings[BACKBONE[kind]]
+
+        def make() -> Columns:
+            net = (cnn2d.frame_cnn(name, "puppets") if kind == "frames"
+                   else Clips(cnn3d.clip_cnn(name, "puppets")))
+            found = extract({"video": net}, videos, device=run.study.device)
+            found.columns["cube"] = found.columns.pop("video_cube")
+            del found.columns["video_vector"]
+            return found
+
+        return self._once((id(videos), kind), make)
+
+    def weighed(self, run: Run, videos: Dataset) -> Columns:
+        """The features with the weights of the run's row."""
+        own = run.options
+        return self._once(
+            (id(videos), *own.values()), lambda: weighed(
+                self.features(run, videos), run.study.settings["frames"],
+                own["where"], own["when"]))
+
+    def _once(self, key: tuple, make: Callable[[], Columns]) -> Columns:
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
 
 
 def _step(model: Pooled, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -186,50 +237,15 @@ def _step(model: Pooled, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _accuracy(model: Pooled, data: Dataset) -> float:
-    found = training.predict(model, data, inputs=INPUTS, keys=("logits",))
+    found = training.predict(model, data, inputs=INPUTS, keys=("logits",),
+                             batch=256)
     return metrics.topk_accuracy(found["logits"], found["label"])
-
-
-def predict(run: Run, videos: Dataset) -> dict[str, Tensor]:
-    """Logits and the weights that were used; whole maps where learned."""
-    return training.predict(run.model, _weighed(run, videos), inputs=INPUTS)
-
-
-def scores(run: Run) -> dict[str, float]:
-    """Accuracy, and of learned weights their agreement with the truth."""
-    learned = {name: run.outputs[name] for name in ("where", "when")
-               if run.options[name] == "learned"}
-    truth = _features(run, run.study.data.test).columns
-    return {"top-1": metrics.topk_accuracy(run.outputs["logits"],
-                                           run.outputs["label"])
-            } | metrics.attention_scores(
-        learned | {"spans": run.outputs["spans"]}, truth,
-        run.study.settings["frames"])
 
 
 def start(row: str, settings: Mapping[str, Any]) -> str:
     """The weights of the frozen network."""
     kind = ROWS[row]["features"]
     return pretrained.fingerprint(settings[BACKBONE[kind]], "puppets")
-
-
-def _features(run: Run, videos: Dataset) -> Columns:
-    kind = run.options["features"]
-    name = run.study.settings[BACKBONE[kind]]
-    kept = vars(run.study).setdefault("features", {})
-    if (id(videos), kind) not in kept:
-        net = (cnn2d.frame_cnn(name, "puppets") if kind == "frames"
-               else Clips(cnn3d.clip_cnn(name, "puppets")))
-        found = extract({"video": net}, videos, device=run.study.device)
-        found.columns["cube"] = found.columns.pop("video_cube")
-        del found.columns["video_vector"]
-        kept[id(videos), kind] = found
-    return kept[id(videos), kind]
-
-
-def _weighed(run: Run, videos: Dataset) -> Columns:
-    return weighed(_features(run, videos), run.study.settings["frames"],
-                   run.options["where"], run.options["when"])
 
 
 def needs(row: str) -> set[str]:
@@ -241,8 +257,9 @@ def needs(row: str) -> set[str]:
 
 def study(parameters: Mapping[str, Any], data: datasets.Splits) -> Study:
     """The study of notebook 00: ROWS on one world."""
-    return Study("00", ROWS, train, predict, scores, parameters=parameters,
-                 data=data, start=start)
+    own = Oracles()
+    return Study("00", ROWS, own.train, own.predict, own.scores,
+                 parameters=parameters, data=data, start=start)
 
 
 def recorded(world: str) -> tables.Records:
@@ -256,22 +273,32 @@ def recorded(world: str) -> tables.Records:
     return study(given, data).recorded(preset)
 
 
-COLUMNS = {"even": "even, even", "learned where": "learned, even",
-           "learned when": "even, learned", "learned both": "learned, learned",
-           "true where": "true, even", "true when": "even, true",
-           "true both": "true, true"}
+NAMES = {"even, even": "plain mean", "learned, even": "learned where",
+         "even, learned": "learned when", "learned, learned": "learned both",
+         "true, even": "true where", "even, true": "true when",
+         "true, true": "true both"}
 
 
-def table(worlds: Iterable[str]) -> pd.DataFrame:
+def rivals(world: str, kind: str = "frames") -> list[dict]:
+    """The recorded lines of a world's heads, to stand beside a paper's rows.
+
+    kind: of features, "frames" or "clips". Each line's row has one of NAMES.
+    """
+    return [line | {"variant": NAMES[name]}
+            for line in recorded(world).lines
+            for features, name in [line["variant"].split(": ")]
+            if features == kind and name in NAMES]
+
+
+def table(worlds: Iterable[str], kind: str = "frames") -> pd.DataFrame:
     """Accuracy in per cent of the plain mean, learned and true attention.
 
-    One line a world, from recorded runs on features of frames: means with
+    One line a world, from recorded runs on features of `kind`: means with
     95 % intervals.
     """
     found = {}
     for world in worlds:
-        runs = tables.values(recorded(world).lines, "top-1")
-        found[world] = {
-            column: tables.percent([*runs.get(f"frames: {row}", {}).values()])
-            for column, row in COLUMNS.items()}
+        runs = tables.values(rivals(world, kind), "top-1")
+        found[world] = {name: tables.percent([*runs.get(name, {}).values()])
+                        for name in NAMES.values()}
     return tables.frame(found)

@@ -39,7 +39,7 @@ RANGES = {  # the least and the most, of lists that of each item
     "batch": (1, 10_000), "batch_t": (1, 10_000), "checks": (1, 10_000),
     **dict.fromkeys(("steps", "steps_t", "steps_flow", "epochs"), (1, 10**8)),
     **dict.fromkeys(("finetune", "san_steps"), (0, 10**8)),
-    **dict.fromkeys(RATES, (1e-9, 10.0)),
+    **dict.fromkeys((*RATES, "rates"), (1e-9, 10.0)),
     "decay": (0.0, 1.0), "dropout": (0.0, 0.99), "actor": (0.0, 1e3),
     "aux": (0.0, 1e3), "alpha": (0.0, 1e6), "lr_share": (0.0, 1.0),
     "gamma": (1e-3, 1e3), "fusion": (0.0, 1e3), "seeds": (0, 2**31 - 1),
@@ -121,7 +121,8 @@ def _unknown(notebook: Mapping, kinds: Collection[str]) -> dict[str, str]:
 def _fault(name: str, kind: type, value: Any,
            allowed: Collection | None) -> str:
     """What a parameter must be, in words; nothing if it is so."""
-    item, count, _ = LISTS.get(name, (kind, 0, ""))
+    item, count, _ = LISTS.get(name, (
+        float if name == "rates" else kind, 0, ""))
     low, high = RANGES.get(name, (-math.inf, math.inf))
     if isinstance(allowed, range):
         low, high, allowed = allowed[0], allowed[-1], None
@@ -138,6 +139,9 @@ def _fault(name: str, kind: type, value: Any,
         return known and (item not in (int, float) or low <= x <= high) and (
             allowed is None or x in allowed)
 
+    if name == "rates":
+        return "" if type(value) is dict and all(map(right, value.values())) \
+            else f"must be a dict, row: {each}"
     if kind is dict and allowed:
         fine = type(value) is dict and {*value} <= {*allowed} and all(
             type(x) is str for x in value.values())
@@ -168,6 +172,8 @@ def _how(name: str, kind: type, allowed: Collection | None) -> str:
     if kind is list:
         example = json.dumps(some[:2]) if some else LISTS[name][2]
         return f"-y '{{{name}: {example}}}'"
+    if name == "rates":
+        return "-y '{rates: {ROW: NUMBER}}'"
     if kind is dict:
         return f"-y '{{{name}: {{{(*some, 'NAME')[0]}: FILE}}}}'"
     # -r does not read a number or None from a text, as -p does

@@ -69,6 +69,12 @@ class Run:
     history: Sequence[Mapping] = field(default=(), repr=False)
     outputs: Mapping = field(default_factory=dict, repr=False)
 
+    @property
+    def rate(self) -> float:
+        """The row's learning rate: its own of `rates`, or `lr`."""
+        settings = self.study.settings
+        return settings["rates"].get(self.row, settings["lr"])
+
     def of(self, row: str) -> "Run":
         """The run of another row with the same seed, trained if need be."""
         return self.study.trained(row, self.seed)
@@ -87,7 +93,8 @@ class Study:
         result are the settings of every run.
     data: the splits.
     start: called with a row's name and the settings; returns what else the
-        run starts from, such as the digest of a backbone's weights.
+        run starts from, such as the digest of a backbone's weights, or the
+        rate of the row that it builds on.
     sample: called with a data set and a number; returns what pictures show
         of this video, where a model sees less than the data set's frames.
 
@@ -96,8 +103,8 @@ class Study:
     the notebook and in lib. A recorded line with this key, on the same data,
     is taken instead of training.
 
-    Raises ValueError for a name that is no row, and TypeError for options
-    that JSON cannot hold.
+    Raises ValueError for a name that is no row, also among `rates`, and
+    TypeError for options that JSON cannot hold.
     """
 
     def __init__(self, notebook: str, rows: Mapping[str, Mapping],
@@ -111,6 +118,8 @@ class Study:
         self._train, self._predict, self._scores = train, predict, scores
         self._start, self._sample = start, sample
         self.settings = checked.settings(parameters)
+        for row in self.settings.get("rates", {}):
+            self._known(row)
         self.device = parameters["device"]
         results = parameters.get("results", "")
         self.registry = Registry(results) if results else None
@@ -155,9 +164,11 @@ class Study:
              settings: Mapping | None = None) -> dict:
         """The part of a run's line that is known before it is trained."""
         settings = self.settings if settings is None else settings
-        if row not in self.rows:
-            raise ValueError(f"no row {row!r}: choose from {[*self.rows]}")
+        self._known(row)
         params = dict(settings) | {"row": self.rows[row]}
+        if "rates" in settings:  # those of other rows change nothing here
+            params["rates"] = {name: rate for name, rate
+                               in settings["rates"].items() if name == row}
         if self._start:
             params["start"] = self._start(row, settings)
         try:
@@ -170,6 +181,10 @@ class Study:
                 "split": params["split"], "variant": row, "seed": seed,
                 "params": params,
                 "key": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+    def _known(self, row: str) -> None:
+        if row not in self.rows:
+            raise ValueError(f"no row {row!r}: choose from {[*self.rows]}")
 
     def _line(self, row: str, seed: int) -> dict:
         head = self.head(row, seed) | {"data": self.data.digest}

@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from lib.data.batches import collate
+from lib.data.batches import Columns, collate
 from lib.lab.checkpoints import Checkpoint
 from lib.scores.metrics import topk_accuracy
 
@@ -89,7 +89,7 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         store = checkpoint and Checkpoint(checkpoint, accelerator, settings)
         if store:
             history, best = store.load()
-        batches = _Batches(train, batch, seed)
+        batches = _Batches(_near(train, accelerator.device), batch, seed)
         for at in tqdm(range(len(history), steps), disable=None):
             samples = batches[at]
             model.train()
@@ -164,6 +164,18 @@ def to_device(batch: dict, device: torch.device) -> dict:
         return value.float() if value.dtype == torch.float16 else value
 
     return {key: move(key, value) for key, value in batch.items()}
+
+
+def _near(data: Dataset, device: torch.device) -> Dataset:
+    """Data in memory on the GPU, where it fits: no step waits for a copy."""
+    if device.type == "cpu" or type(data) is not Columns:
+        return data
+    tensors = {k: v for k, v in data.columns.items() if isinstance(v, Tensor)}
+    if 2 * sum(v.nbytes for v in tensors.values()) > (
+            torch.cuda.mem_get_info(device)[0]):
+        return data
+    return Columns(data.columns | {k: v.to(device) for k, v in
+                                   tensors.items()}, classes=data.classes)
 
 
 def find_device(device: str) -> torch.device:

@@ -126,7 +126,9 @@ def test_the_table_shows_what_is_recorded(monkeypatch):
     found = oracles.table(["stage", "crowd"])
     assert found.index.tolist() == ["stage", "crowd"]
     assert found.loc["stage"].to_dict() == dict.fromkeys(
-        oracles.COLUMNS, "–") | {"even": "52.0 ± 2.0", "true both": "50.0"}
+        oracles.NAMES.values(), "–") | {
+            "plain mean": "52.0 ± 2.0", "true both": "50.0"}
+    assert oracles.table(["stage"], "clips").loc["stage", "plain mean"] == "–"
 
 
 @pytest.mark.parametrize("world", WORLDS)
