@@ -165,10 +165,7 @@ class Study:
         """The part of a run's line that is known before it is trained."""
         settings = self.settings if settings is None else settings
         self._known(row)
-        params = dict(settings) | {"row": self.rows[row]}
-        if "rates" in settings:  # those of other rows change nothing here
-            params["rates"] = {name: rate for name, rate
-                               in settings["rates"].items() if name == row}
+        params = checked.of_row(settings, row) | {"row": self.rows[row]}
         if self._start:
             params["start"] = self._start(row, settings)
         try:
