@@ -58,7 +58,7 @@ def result(notebook: str) -> str:
     runs = tables.values(
         recorded(notebook) + oracles.rivals(world, kind), "top-1")
     rows = ("plain mean", without, with_it,
-            ORACLE[world.removesuffix("_long")])
+            ORACLE.get(world.removesuffix("_long"), "true both"))
     return " | ".join([f"*{world}*", *(
         tables.percent([*runs[row].values()]) if row in runs else "not yet"
         for row in rows)])
