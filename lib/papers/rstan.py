@@ -333,3 +333,78 @@ def loss(
         terms["actor"] = actor_attention(own, target, form).mean()
         total = total + weight * terms["actor"]
     return {"loss": total, **terms}
+
+
+class Control(RSTAN):
+    """RSTAN that is told its maps, or whose cubes know the time.
+
+    told: of "where" and "when", those whose weights are even, or true if the
+        model is also called with `mask` and `relevant`.
+    time: "channel" gives each cube one channel more, the frame's time from
+        -1 to 1; "product" also all channels once more, times the time. Not
+        in the paper: what each part of it is good for.
+    """
+
+    def __init__(self, cubes: Sequence[int], *sizes, time: str = "",
+                 told: Sequence[str] = (), **options):
+        self.widths = {"": (1, 0), "channel": (1, 1), "product": (2, 1)}[time]
+        times, more = self.widths
+        super().__init__([times * size + more for size in cubes], *sizes,
+                         **options)
+        self.told = told
+
+    def forward(self, *features: Tensor, **options) -> RSTANOutput:
+        """As RSTAN's; masks ``(B, T, H, W)`` and relevant frames ``(B, T)``
+        may come behind the features."""
+        count = 2 * len(self.streams)
+        features, truth = [*features[:count]], features[count:]
+        even = torch.ones_like(features[0][:, :, 0])
+        place, moment = (silhouette(truth[0], even.shape[2:]), truth[1]
+                         ) if truth else (even, even[:, :, 0, 0])
+        maps = {"where": place / place.sum((2, 3), keepdim=True).clamp_min(1),
+                "when": moment / moment.sum(1, keepdim=True).clamp_min(1)}
+        for i in range(0, count, 2):
+            cube = features[i]
+            now = torch.linspace(-1, 1, cube.shape[1], device=cube.device)
+            now = now.view(-1, 1, 1, 1)
+            times, more = self.widths
+            features[i] = torch.cat((
+                cube, *[cube * now] * (times - 1),
+                *[now.expand_as(cube[:, :, :1])] * more), 2)
+        return super().forward(*features, **options | {
+            name: maps[name][:, None] for name in self.told})
+
+
+CHANGES = ("x turned", "x swapped", "phi swapped", "where even", "when even")
+
+
+@torch.inference_mode()
+def altered(
+    model: RSTAN, features: Sequence[Tensor], change: str = ""
+) -> RSTANOutput:
+    """The output when one thing that enters a trained model is another.
+
+    features: a batch of several videos, as `forward` reads them, on any
+    device, also in float16. change: of CHANGES, or nothing. The vectors x_t come in reverse order ("x turned"),
+    or of another video ("x swapped"), or the cubes do, which make Phi ("phi
+    swapped"). Or the fused scores are even over positions ("where even") or
+    over frames ("when even"): over those that a step attends to, with the
+    sums that they had.
+    """
+    if change and change not in CHANGES:
+        raise ValueError(f"change={change!r}: one of {CHANGES}")
+    device = next(model.parameters()).device
+    features, maps = [x.to(device).float() for x in features], {}
+    for i in range(2 * len(model.streams)):
+        if change == "x turned" and i % 2:
+            features[i] = features[i].flip(1)
+        elif change == ("x swapped" if i % 2 else "phi swapped"):
+            features[i] = features[i].roll(1, 0)
+    if change.endswith("even"):
+        own = model(*features)
+        seen = (own.beta > 0).to(own.beta)
+        maps = {"where": own.alpha.mean((3, 4), keepdim=True).expand_as(
+            own.alpha)} if change == "where even" else {
+                "when": seen / seen.sum(2, keepdim=True)
+                * own.beta.sum(2, keepdim=True)}
+    return model(*features, **maps)

@@ -317,3 +317,60 @@ def test_wrong_shapes_and_options_are_explained():
     refused("1 stream|2 stream", model(), cube, vector, cube[..., 1:], vector)
     refused("fusion='sum'", model, fusion="sum")
     refused("window=0", model, window=0)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_altered_changes_the_one_thing(window):
+    net, xs = model(window=window), features()
+    own = net(*xs)
+    assert torch.equal(rstan.altered(net, xs).logits, own.logits)
+    turned = rstan.altered(net, xs, "x turned")
+    assert_close(turned.logits, net(
+        xs[0], xs[1].flip(1), xs[2], xs[3].flip(1)).logits)
+    for name, ndim in (("x", 3), ("phi", 5)):
+        swapped = rstan.altered(net, xs, f"{name} swapped")
+        mixed = [x.roll(1, 0) if x.ndim == ndim else x for x in xs]
+        assert_close(swapped.logits, net(*mixed).logits)
+    even = rstan.altered(net, xs, "where even").alpha
+    assert_close(even.sum((3, 4)), own.alpha.sum((3, 4)))
+    assert_close(even, even.mean((3, 4), keepdim=True).expand_as(even))
+    even = rstan.altered(net, xs, "when even").beta
+    assert_close(even.sum(2), own.beta.sum(2))
+    for t in range(T):
+        near = slice(t, t + window) if window else slice(None)
+        assert_close(even[:, t, near], even[:, t, near].mean(
+            1, keepdim=True).expand_as(even[:, t, near]))
+    assert torch.equal(xs[1], features()[1])  # nothing was changed in place
+    refused("x turned", rstan.altered, net, xs, "where")
+
+
+def control(**options):
+    torch.manual_seed(1)
+    return rstan.Control((C, C), (D, D), K, hidden=H, units=5, **options)
+
+
+def test_a_control_is_told_even_or_true_maps():
+    xs = features()
+    output = control(told=["where", "when"])(*xs)
+    assert_close(output.alpha, torch.full((B, T, T, S, S), 1 / S**2))
+    assert_close(output.beta, torch.full((B, T, T), 1 / T))
+    mask = torch.rand(B, T, 8, 8) > 0.5
+    lit = torch.arange(T).expand(B, T) < 2
+    output = control(told=["where", "when"])(*xs, mask, lit)
+    assert_close(output.where, rstan.silhouette(mask, (S, S)))
+    assert_close(output.when, lit / 2)
+    # what it is not told, it asks for
+    output = control(told=["when"])(*xs, mask, lit)
+    assert_close(output.when, lit / 2)
+    assert output.where.std() > 1e-3
+
+
+@pytest.mark.parametrize(("time", "width"), [("channel", 1), ("product", 7)])
+def test_a_control_that_knows_the_time(time, width):
+    """Frames in another order are then another video."""
+    net, xs = control(time=time, told=["where", "when"]), features()
+    assert net.streams[0].spatial.from_input.in_features == C + width
+    turned = [x.flip(1) if x.ndim == 5 else x for x in xs]
+    same, other = net(*xs).logits, net(*turned).logits
+    assert torch.allclose(same, other, atol=1e-6) == (time == "channel")
+    assert torch.equal(xs[0], features()[0])
