@@ -206,10 +206,10 @@ class WhereAndWhen(nn.Module):
     def forward(
         self,
         x: Tensor,
-        where: Tensor | None = None,
         weights: Tensor | None = None,
+        where: Tensor | None = None,
     ) -> WhereAndWhenOutput:
-        """Masks ``(B, n, h, w)`` and weights ``(B, T, n)``, if given, take
+        """Weights ``(B, T, n)`` and masks ``(B, n, h, w)``, if given, take
         the place of the model's own: the truth, or a changed output.
         With `in_order` the weights of the states are ``(B, 1, n)``."""
         x = self.backbone(x)
@@ -366,3 +366,27 @@ def loss(
 def safe_sqrt(x: Tensor) -> Tensor:
     """Square root whose gradient is zero, not infinite, at zero."""
     return torch.where(x > 0, x.clamp_min(1e-12).sqrt(), 0.0)
+
+
+def changes(weights: Tensor, where: Tensor) -> dict[str, dict[str, Tensor]]:
+    """Masks and weights with a part of what they tell taken out, by name.
+
+    weights ``(B, T, n)``, where ``(B, n, h, w)``: of a trained model, to be
+    handed to it in place of its own. Without places each mask is its mean;
+    without moments all masks of a video have the same mean.
+    """
+    frame = where.mean((2, 3), keepdim=True)
+    video = frame.mean(1, keepdim=True)
+    scaled, flat = where * video / frame.clamp(min=1e-9), video
+    steps, even = weights.mean(1, keepdim=True), weights.mean(2, keepdim=True)
+    return {
+        name: {"weights": w.expand_as(weights), "where": mask.expand_as(where)}
+        for name, mask, w in (
+            ("mask without places", frame, weights),
+            ("mask without moments", scaled, weights),
+            ("mask without both", flat, weights),
+            ("weights of all steps alike", where, steps),
+            ("weights even", where, even),
+            ("all even", flat, even),
+        )
+    }

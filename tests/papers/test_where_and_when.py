@@ -287,3 +287,34 @@ def test_released_normalisation():
     assert terms["unimodal"].item() == pytest.approx(by_hand)
     terms["unimodal"].backward()
     assert camel.grad.isfinite().all()
+
+
+def test_changes_take_out_what_they_name():
+    torch.manual_seed(0)
+    where = torch.rand(B, N, S, S)
+    weights = torch.rand(B, N, N).softmax(-1)
+    found = ww.changes(weights, where)
+    assert len(found) == 6
+    for given in found.values():
+        assert given["where"].shape == where.shape
+        assert given["weights"].shape == weights.shape
+        assert_close(given["weights"].sum(-1), torch.ones(B, N))
+        assert_close(given["where"].mean((1, 2, 3)), where.mean((1, 2, 3)))
+    frame, per_video = where.mean((2, 3)), where.mean((1, 2, 3))
+    places = found["mask without places"]["where"]
+    assert_close(places, frame[..., None, None].expand_as(where))
+    moments = found["mask without moments"]["where"]
+    assert_close(moments.mean((2, 3)), per_video[:, None].expand(B, N))
+    ratio = moments / where  # within a frame all places keep their shares
+    assert_close(ratio, ratio[..., :1, :1].expand_as(ratio))
+    for name in ("mask without both", "all even"):
+        assert found[name]["where"].flatten(1).std(1).max() < 1e-6
+    for name in ("weights even", "all even"):
+        assert found[name]["weights"].std(-1).max() < 1e-6
+    alike = found["weights of all steps alike"]["weights"]
+    assert_close(alike, weights.mean(1, keepdim=True).expand_as(weights))
+    for name, changed in found.items():  # the rest stays as it was
+        if name.startswith("mask"):
+            assert torch.equal(changed["weights"], weights)
+        elif name.startswith("weights"):
+            assert torch.equal(changed["where"], where)
