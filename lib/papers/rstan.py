@@ -386,8 +386,8 @@ def altered(
 
     features: a batch of several videos, as `forward` reads them, on any
     device, also in float16. change: of CHANGES, or nothing. The vectors x_t
-    come in reverse order ("x turned"), or of another video ("x swapped"), or the cubes do, which make Phi ("phi
-    swapped"). Or the fused scores are even over positions ("where even") or
+    come in reverse order ("x turned"), or of another video ("x swapped"), or
+    the cubes do, which make Phi ("phi swapped"). Or the fused scores are even over positions ("where even") or
     over frames ("when even"): over those that a step attends to, with the
     sums that they had.
     """
