@@ -387,9 +387,9 @@ def altered(
     features: a batch of several videos, as `forward` reads them, on any
     device, also in float16. change: of CHANGES, or nothing. The vectors x_t
     come in reverse order ("x turned"), or of another video ("x swapped"), or
-    the cubes do, which make Phi ("phi swapped"). Or the fused scores are even over positions ("where even") or
-    over frames ("when even"): over those that a step attends to, with the
-    sums that they had.
+    the cubes do, which make Phi ("phi swapped"). Or the fused
+    scores are even over positions ("where even") or over frames ("when
+    even"): over those that a step attends to, with the sums that they had.
     """
     if change and change not in CHANGES:
         raise ValueError(f"change={change!r}: one of {CHANGES}")
