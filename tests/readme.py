@@ -43,9 +43,9 @@ def recorded(notebook: str) -> list[dict]:
     """The newest line of each run of the two rows in the lab preset."""
     given = chosen(notebook)
     about = {"notebook": notebook, "dataset": given["dataset"],
-             "split": given["split"], "key": ""}
-    heads = [about | {"variant": row, "seed": seed, "params":
-                      parameters.of_row(parameters.settings(given), row)}
+             "split": given["split"], "key": "",
+             "params": parameters.settings(given)}
+    heads = [about | {"variant": row, "seed": seed}
              for row in ROWS[notebook][:2] for seed in given["seeds"]]
     lines = Registry(f"notebooks/results/{notebook}.jsonl").lines()
     return tables.Records.of(lines, heads).lines
@@ -58,7 +58,7 @@ def result(notebook: str) -> str:
     runs = tables.values(
         recorded(notebook) + oracles.rivals(world, kind), "top-1")
     rows = ("plain mean", without, with_it,
-            ORACLE[world.removesuffix("_long")])
+            ORACLE.get(world.removesuffix("_long"), "true both"))
     return " | ".join([f"*{world}*", *(
         tables.percent([*runs[row].values()]) if row in runs else "not yet"
         for row in rows)])

@@ -31,6 +31,7 @@ from lib.lab.parameters import defaults
 from lib.lab.study import NOTEBOOKS, Run, Study
 from lib.networks import cnn2d, cnn3d, pretrained
 from lib.scores import metrics
+from lib.worlds.worlds import ALIASES
 
 CHOICES = ("even", "learned", "true")
 ROWS = {f"{kind}: {where}, {when}": {
@@ -311,7 +312,7 @@ def study(parameters: Mapping[str, Any], data: datasets.Splits) -> Study:
 
 def recorded(world: str) -> tables.Records:
     """The recorded runs of a world, by the preset `lab_<world>`."""
-    preset = f"lab_{world}"
+    preset = f"lab_{ALIASES.get(world, world)}"
     given = defaults("00") | yaml.safe_load(
         (NOTEBOOKS / "presets/00" / f"{preset}.yaml").read_text("utf-8"))
     data = datasets.load(given["dataset"], **{

@@ -254,14 +254,6 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"split": str(found["split"])}
 
 
-def of_row(settings: Mapping[str, Any], row: str) -> dict[str, Any]:
-    """The settings that shape one row: of `rates` its own alone."""
-    rates = settings.get("rates", {})
-    return dict(settings) | ({"rates": {
-        name: rate for name, rate in rates.items() if name == row}}
-        if "rates" in settings else {})
-
-
 def digest(values: Mapping[str, Any]) -> str:
     """16 hex digits that tell these settings from others."""
     text = json.dumps(settings(values), sort_keys=True)
