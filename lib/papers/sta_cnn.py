@@ -252,20 +252,16 @@ class STACNN(nn.Module):
             being its `channels`; the map is resized to K x K. Without it X_n
             is F_n: the flow stream's SAN shares the classifier's convolutions.
         dropout: before the last layer. Snippets are selected without it.
-        warm_up: training steps in which all snippets train, since a new
-            network's sureness says little.
         literal: Eq. (5) and (9) as printed.
     """
 
     def __init__(self, backbone: nn.Module, channels: int, classes: int, *,
                  side: int | None = None, san: nn.Module | None = None,
-                 dropout: float = 0.0, warm_up: int = 0,
-                 literal: bool = False):
+                 dropout: float = 0.0, literal: bool = False):
         super().__init__()
         if san is not None and side is None:
             raise ValueError("a `san` needs the `side` of the attention map")
-        self.backbone, self.san = backbone, san
-        self.literal, self.warm_up = literal, warm_up
+        self.backbone, self.san, self.literal = backbone, san, literal
         self.attention = self.scores = None
         if side is not None:
             width = channels if san is None else san.channels
@@ -273,40 +269,49 @@ class STACNN(nn.Module):
             self.scores = ClassScores(width, classes, literal)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(channels, classes)
-        # in the state, so that a resumed run warms up no second time
-        self.register_buffer("steps", torch.tensor(0))
 
-    def forward(self, x: Tensor, ts: TS | None = None, *,
+    def forward(self, x: Tensor, pairs: Tensor | None = None,
+                where: Tensor | None = None, *, ts: TS | None = None,
+                order: Tensor | None = None, label: Tensor | None = None,
                 two_pass: bool = True) -> STACNNOutput:
         """The output of snippets, and which of them may train.
 
         x: ``(B, N, C, H, W)`` frames or stacks of flow, or ``(B, N, 2, 3, H,
             W)`` pairs of frames; of a pair the classifier sees the first.
+        pairs: what the `san` reads, where x is something else.
+        where: maps ``(B, N, K, K)`` in place of A_n, as the true ones.
         ts: selects the snippets of `logits`; None, as at test time, is all.
+        order: numbers ``(B, N)``, of which it takes the least in place of
+            the entropy; with `label` ``(B,)`` it goes by the cross entropy.
         two_pass: first look at all snippets in eval mode without gradients,
             then at the selected ones with them: the memory is theirs alone.
             In one pass the others sway the statistics of batch norms.
         """
-        if x.ndim != 6 and (x.ndim != 5 or self.san is not None):
+        pairs = x if pairs is None else pairs
+        if x.ndim not in (5, 6) or self.san is not None and pairs.ndim != 6:
             raise ValueError(
                 f"snippets {tuple(x.shape)}: give (B, N, C, H, W), or pairs "
                 "(B, N, 2, 3, H, W), which a `san` needs")
+        frames = x if x.ndim == 5 else x[:, :, 0]
+        given = [value for value in (frames, pairs, where)
+                 if value is not None]
         ts = ts or TS(1, x.shape[1], x.shape[1])
-        if self.training and self.warm_up and self.steps < self.warm_up:
-            self.steps += 1
-            ts = ts._replace(top=ts.size)
         again = two_pass and ts.top < ts.size
         with _looking(self) if again else nullcontext():
-            seen = self.look(x.flatten(0, 1))
+            seen = self.look(*(value.flatten(0, 1) for value in given))
         # detach, not no_grad: see `_looking` on autocast
-        h = entropy(self.classify(seen[0]).detach()).unflatten(0, x.shape[:2])
-        selected = ts.select(h)
+        first = self.classify(seen[0]).detach().unflatten(0, x.shape[:2])
+        h = entropy(first)
+        if label is not None:
+            each = label[:, None].expand(h.shape)
+            order = F.cross_entropy(first.mT, each, reduction="none")
+        selected = ts.select(h if order is None else order)
         if again:
             at = selected.flatten().nonzero().squeeze(1)
-            new = self.look(x[selected])
+            new = self.look(*(value[selected] for value in given))
             seen = [old if old is None else old.index_copy(0, at, new[i])
                     for i, old in enumerate(seen)]
-        f, where, auxiliary = (
+        f, maps, auxiliary = (
             y if y is None else y.unflatten(0, x.shape[:2]) for y in seen)
         snippets, alpha = self.classify(self.dropout(f)), confidence(h)
         step = torch.arange(x.shape[1], device=x.device)
@@ -314,21 +319,22 @@ class STACNN(nn.Module):
         return STACNNOutput(
             chosen.mean(1),
             torch.stack((step, step + 1), -1), snippets, selected, alpha,
-            alpha / alpha.sum(1, keepdim=True), where, auxiliary)
+            alpha / alpha.sum(1, keepdim=True), maps, auxiliary)
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def look(self, frames: Tensor, pairs: Tensor, where: Tensor | None = None,
+             ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """f ``(n, D)``, A_n ``(n, K, K)`` and class scores of n snippets."""
-        frames = x if x.ndim == 4 else x[:, 0]
-        maps = self.backbone(frames[None])[0]
-        if self.attention is None:
+        maps, scores = self.backbone(frames[None])[0], None
+        if where is None and self.attention is None:
             return reduce(maps, "n d h w -> n d", "mean"), None, None
-        features = maps
-        if self.san is not None:  # six poolings leave a smaller map
-            features = F.interpolate(
-                self.san(x), size=maps.shape[-2:], mode="bilinear")
-        where = self.attention(features)
-        f = weighted_pooling(maps, where, literal=self.literal)
-        return f, where, self.scores(features)
+        if where is None:
+            features = maps
+            if self.san is not None:  # six poolings leave a smaller map
+                features = F.interpolate(
+                    self.san(pairs), size=maps.shape[-2:], mode="bilinear")
+            where, scores = self.attention(features), self.scores(features)
+        return (weighted_pooling(maps, where, literal=self.literal), where,
+                scores)
 
 
 @contextmanager
@@ -352,11 +358,12 @@ def _chosen(values: Tensor, selected: Tensor) -> Tensor:
     return values[selected].unflatten(0, (len(values), -1))
 
 
-def loss(output: STACNNOutput, label: Tensor, *, weight: float = 0.5,
-         aggregate: str = "consensus") -> dict[str, Tensor]:
+def loss(output: STACNNOutput, label: Tensor, *,
+         weight: float = 0.5) -> dict[str, Tensor]:
     """Cross entropy of class and auxiliary scores, Eq. (6), (10).
 
-    Only selected snippets count. Returns ``loss``, its terms ``ce`` and
+    Only selected snippets count; the loss is that of their mean scores, as
+    in temporal segment networks. Returns ``loss``, its terms ``ce`` and
     ``aux``, and ``wrong``, the share of the selected snippets whose class is
     wrong: the selection knows no labels and takes sure mistakes too.
 
@@ -364,25 +371,14 @@ def loss(output: STACNNOutput, label: Tensor, *, weight: float = 0.5,
         label: classes ``(B,)``.
         weight: lambda of Eq. (10), which the paper does not tell; 0 leaves
             the auxiliary loss out.
-        aggregate: "consensus", the loss of the mean logits, as in temporal
-            segment networks, or "loss", the mean of each snippet's.
     """
-    if aggregate not in ("consensus", "loss"):
-        raise ValueError(f"aggregate={aggregate!r}: 'consensus' or 'loss'")
-
-    def cross_entropy(scores: Tensor) -> Tensor:
-        if aggregate == "consensus":
-            return F.cross_entropy(scores.mean(1), label)
-        return F.cross_entropy(scores.mT, each)
-
     chosen = _chosen(output.snippets, output.selected)
-    each = label[:, None].expand(chosen.shape[:2])
-    terms = {"ce": cross_entropy(chosen),
-             "wrong": (chosen.argmax(-1) != each).float().mean()}
+    terms = {"ce": F.cross_entropy(chosen.mean(1), label),
+             "wrong": (chosen.argmax(-1) != label[:, None]).float().mean()}
     total = terms["ce"]
     if output.auxiliary is not None and weight:
-        terms["aux"] = cross_entropy(
-            _chosen(output.auxiliary, output.selected))
+        own = _chosen(output.auxiliary, output.selected)
+        terms["aux"] = F.cross_entropy(own.mean(1), label)
         total = total + weight * terms["aux"]
     return {"loss": total, **terms}
 

@@ -343,7 +343,8 @@ def loss(
         released: the released code's normalisation, which the paper's weights
             were tuned for: total variation summed over the batch, and
             unimodality of the steps' mean weights, as the mean of square
-            roots over frames. Default: each video's sum, averaged over the batch.
+            roots over frames. Default: each video's sum, averaged over the
+            batch.
     """
     terms = {"ce": F.cross_entropy(output.logits, label)}
     total = terms["ce"]

@@ -45,7 +45,7 @@ def videos(batch, snippets, pixels):
 
 def train_step(net, x, label, ts, two_pass):
     net.zero_grad(set_to_none=False)
-    sta_cnn.loss(net(x, ts, two_pass=two_pass), label)["loss"].backward()
+    sta_cnn.loss(net(x, ts=ts, two_pass=two_pass), label)["loss"].backward()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -148,26 +148,22 @@ def test_even_attention_is_average_pooling():
 
 
 @pytest.mark.equation("sta_cnn", 6, 10)
-@pytest.mark.parametrize("aggregate", ["consensus", "loss"])
-def test_loss_equals_a_loop(aggregate):
-    out = network().eval()(pairs(), TS(3, 3, 2))
-    found = sta_cnn.loss(out, LABEL, weight=0.3, aggregate=aggregate)
+def test_loss_equals_a_loop():
+    out = network().eval()(pairs(), ts=TS(3, 3, 2))
+    found = sta_cnn.loss(out, LABEL, weight=0.3)
     terms, wrong = {"ce": [], "aux": []}, []
     for b, label in enumerate(LABEL.tolist()):
         rows = out.selected[b].nonzero().flatten().tolist()
         wrong += [out.snippets[b, n].argmax().item() != label for n in rows]
         for key, scores in (("ce", out.snippets), ("aux", out.auxiliary)):
-            each = [scores[b, n] for n in rows]
-            if aggregate == "consensus":
-                each = [sum(each) / len(each)]
-            terms[key].append(sum(
-                -x.softmax(0)[label].log().item() for x in each) / len(each))
+            mean = sum(scores[b, n] for n in rows) / len(rows)
+            terms[key].append(-mean.softmax(0)[label].log().item())
     ce, aux = (sum(terms[key]) / B for key in ("ce", "aux"))
     assert found["ce"].item() == pytest.approx(ce, rel=1e-5)
     assert found["aux"].item() == pytest.approx(aux, rel=1e-5)
     assert found["loss"].item() == pytest.approx(ce + 0.3 * aux, rel=1e-5)
     assert found["wrong"].item() == pytest.approx(sum(wrong) / len(wrong))
-    without = sta_cnn.loss(out, LABEL, weight=0, aggregate=aggregate)
+    without = sta_cnn.loss(out, LABEL, weight=0)
     assert "aux" not in without and without["loss"] == without["ce"]
 
 
@@ -239,6 +235,16 @@ def test_the_model_equals_a_loop_over_snippets(literal):
                 assert_close(given, right, rtol=0, atol=1e-10)
 
 
+def test_the_san_can_read_pairs_beside_frozen_features():
+    net, x = network().eval(), pairs()
+    out = net(x, ts=TS(1, 9, 2))
+    maps = net.backbone(x[:, :, 0]).detach()
+    net.backbone = nn.Identity()
+    again = net(maps, x, ts=TS(1, 9, 2))
+    for one, other in zip(out, again, strict=True):
+        assert_close(one, other)
+
+
 def test_the_flow_streams_san_is_the_classifier():
     """The same convolutions: the auxiliary loss alone trains them."""
     net = network(san=False, inputs=10)
@@ -258,20 +264,17 @@ def test_wrong_inputs_are_explained():
         refused("sample .* each video", ts.select, torch.rand(2, n))
     refused("pairs .*which a `san` needs", network(), random(B, N, 3, 16, 16))
     refused("`side`", sta_cnn.STACNN, Tiny(), D, C, san=TinySAN())
-    with pytest.raises(ValueError, match="aggregate='sum'"):
-        sta_cnn.loss(network()(pairs()), LABEL, aggregate="sum")
     with pytest.raises(ValueError, match="has the `side`"):
         sta_cnn.SpatialAttentionLayer(7, K)(random(1, 7, 5, 5))
 
 
 @pytest.mark.parametrize("ts", [TS(1, 9, 1), TS(1, 9, 3), TS(3, 3, 1)])
-@pytest.mark.parametrize("aggregate", ["consensus", "loss"])
-def test_two_passes_equal_one_in_eval_mode(ts, aggregate):
+def test_two_passes_equal_one_in_eval_mode(ts):
     answers, gradients = [], []
     for two_pass in (True, False):
         net = network().eval()
-        out = net(pairs(), ts, two_pass=two_pass)
-        sta_cnn.loss(out, LABEL, aggregate=aggregate)["loss"].backward()
+        out = net(pairs(), ts=ts, two_pass=two_pass)
+        sta_cnn.loss(out, LABEL)["loss"].backward()
         answers.append(out)
         gradients.append({n: p.grad for n, p in net.named_parameters()})
     assert torch.equal(answers[0].selected, answers[1].selected)
@@ -286,7 +289,7 @@ def test_two_passes_equal_one_in_eval_mode(ts, aggregate):
 def test_snippets_that_are_not_selected_get_no_gradient(mode):
     net = network().train("training" in mode)
     x = pairs().requires_grad_()
-    out = net(x, TS(3, 3, 1), two_pass="two" in mode)
+    out = net(x, ts=TS(3, 3, 1), two_pass="two" in mode)
     sta_cnn.loss(out, LABEL)["loss"].backward()
     per_snippet = x.grad.flatten(2).abs().sum(2)
     assert (per_snippet[~out.selected] == 0).all()
@@ -296,7 +299,7 @@ def test_snippets_that_are_not_selected_get_no_gradient(mode):
 def test_one_pass_in_training_mode_sways_the_batch_norms():
     """Why two passes are the default: see `forward`."""
     x = pairs().requires_grad_()
-    out = network().train()(x, TS(1, 9, 1), two_pass=False)
+    out = network().train()(x, ts=TS(1, 9, 1), two_pass=False)
     sta_cnn.loss(out, LABEL)["loss"].backward()
     assert x.grad.flatten(2).abs().sum(2)[~out.selected].max() > 0
 
@@ -306,11 +309,11 @@ def test_the_first_look_leaves_no_trace():
     net = network(dropout=0.5).train()
     net.backbone.norm.eval()  # as partial batch norm does
     modes = [m.training for m in net.modules()]
-    net(pairs(), TS(1, 9, 1))
+    net(pairs(), ts=TS(1, 9, 1))
     assert [m.training for m in net.modules()] == modes
     net.backbone.norm.train()
     before = net.backbone.norm.num_batches_tracked.item()
-    out = net(pairs(), TS(1, 9, 1))
+    out = net(pairs(), ts=TS(1, 9, 1))
     assert net.backbone.norm.num_batches_tracked == before + 1
     alone = network().train()
     alone(pairs()[out.selected][:, None])
@@ -330,7 +333,7 @@ def test_two_passes_keep_for_the_gradient_what_is_selected():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            net(pairs(n), ts, two_pass=two_pass)
+            net(pairs(n), ts=ts, two_pass=two_pass)
         return sum(sizes)
 
     alone, nine = kept(1, TS(1, 1, 1)), kept(9, TS(1, 9, 9))
@@ -344,21 +347,45 @@ def test_dropout_does_not_choose():
     net, chosen = network(dropout=0.9), []
     net.train().backbone.eval()
     for two_pass in (True, False):
-        chosen += [net(pairs(), TS(1, 9, 3), two_pass=two_pass).selected
+        chosen += [net(pairs(), ts=TS(1, 9, 3), two_pass=two_pass).selected
                    for _ in range(4)]
     assert all(torch.equal(chosen[0], other) for other in chosen)
 
 
-def test_warm_up_counts_training_steps_and_is_kept():
-    net, ts = network(warm_up=2).train(), TS(1, 9, 1)
-    assert net(pairs(), ts).selected.all()
+def test_the_order_of_selection_can_be_given():
+    """By any numbers, or by the label: the least cross entropy."""
+    net, x = network().train(), pairs()
+    order = random(B, N)
+    for two_pass in (True, False):
+        out = net(x, ts=TS(1, 9, 2), order=order, two_pass=two_pass)
+        least = order.argsort(1)[:, :2].sort(1).values
+        assert torch.equal(out.selected.nonzero()[:, 1].view(B, 2), least)
     net.eval()
-    assert net(pairs(), ts).selected.sum() == B, "the test is no step"
-    again = network(warm_up=2).train()
-    again.load_state_dict(net.state_dict())
-    assert again(pairs(), ts).selected.all()
-    for _ in range(2):
-        assert again(pairs(), ts).selected.sum() == B
+    first = net(x).snippets
+    chosen = net(x, ts=TS(1, 9, 1), label=LABEL).selected
+    for b, label in enumerate(LABEL.tolist()):
+        ce = -first[b].log_softmax(-1)[:, label]
+        assert chosen[b].tolist() == [n == ce.argmin() for n in range(N)]
+
+
+@pytest.mark.parametrize("two_pass", [True, False])
+def test_given_maps_take_the_place_of_the_attention(two_pass):
+    """The even one makes the network without attention."""
+    net, bare = network().train(), network(False, None).train()
+    bare.load_state_dict(net.state_dict(), strict=False)
+    where, x = random(B, N, K, K).flatten(2).softmax(-1), pairs()
+    where = where.unflatten(2, (K, K))
+    net.eval()
+    out = net(x, where=where, ts=TS(1, 9, 3), two_pass=two_pass)
+    assert torch.equal(out.where, where) and out.auxiliary is None
+    maps = net.backbone(x[:, :, 0])
+    f = (maps * where[:, :, None]).sum((3, 4))
+    assert_close(out.snippets, net.classify(f))
+    again = network(False, None).eval()  # on features, whatever made them
+    again.backbone, again.classify = nn.Identity(), net.classify
+    assert_close(again(maps, where=where).snippets, out.snippets)
+    even = torch.full_like(where, 1 / K**2)
+    assert_close(net(x, where=even).logits, bare.eval()(x).logits)
 
 
 def test_trust_is_what_the_weighted_test_weighs_with():

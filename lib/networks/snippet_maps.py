@@ -1,0 +1,176 @@
+"""Snippets of videos with the maps that frozen networks make of them.
+
+What a frozen network gives needs to be computed once. So every video has a
+fixed number of snippets, and a model is trained on those, in memory::
+
+    maps = SnippetMaps({"RGB": cnn}, splits.train, 36, 25, size=64)
+    train = Segments(maps(splits.train, "RGB"), 9)  # nine of 36, at random
+    test = Columns(maps(splits.test, "RGB"))
+"""
+
+import copy
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from lib.data import flow, sampling
+from lib.data.batches import Columns, collate
+from lib.data.snippets import Snippets, Streams, Whole
+from lib.data.store import Store
+from lib.networks.cnn2d import FrameCNN
+
+AT_ONCE = 50  # videos of a file in the folder
+TRUTHS = ("relevant", "mask")
+
+
+class SnippetMaps:
+    """Called with a data set and what to give; remembers what it gave.
+
+    networks: by stream, as in `Streams.KEYS`; they are left in eval mode on
+        `device`, where all that is given lies too.
+    train, n_train, n: snippets of each video of `train`, and of any other;
+        they are the middles of as many equal segments.
+    size: height and width of files' frames; built-in videos have their own.
+    fields: of a flow snippet.
+    folder: keeps what was computed, counted from the project root; several
+        processes that start together share the work. None keeps nothing.
+    """
+
+    def __init__(self, networks: Mapping[str, FrameCNN], train: Dataset,
+                 n_train: int, n: int, *, size: int, fields: int = 1,
+                 device: torch.device | str = "cpu",
+                 folder: str | Path | None = None):
+        self.networks = {stream: net.eval().to(device)
+                         for stream, net in networks.items()}
+        self.train, self.numbers = train, (n_train, n)
+        self.size, self.fields, self.device = size, fields, device
+        self.store = None if folder is None else Store(folder)
+        self._given: dict[tuple, tuple] = {}
+
+    def __call__(self, videos: Dataset, kind: str) -> dict[str, Tensor]:
+        """Columns of all videos; kind: "frames", or a stream of `networks`.
+
+        "frames" has `video` uint8 (N, n, 2, 3, H, W), the pairs that begin
+        the snippets. A stream has `maps` float16 (N, n, C, h, w), each
+        channel less its mean over the spread that it has in the first
+        training videos. Both have `label` (N,), and of their first frames
+        `relevant` (N, n) and `mask` (N, n, H, W) where they are known; a
+        flow stream has `label` alone.
+        """
+        key = id(videos), kind
+        if key not in self._given:
+            parts, starts = {}, range(0, len(videos), AT_ONCE)
+            for start in random.sample(starts, len(starts)):
+                part = self._part(videos, start, kind)
+                parts[start] = {name: values.to(self.device)
+                                for name, values in part.items()}
+            made = {name: torch.cat([parts[start][name] for start in starts])
+                    for name in parts[0]}
+            if kind != "frames":
+                mean, std = self._scale(kind)
+                for one in made["maps"]:  # one video: they may fill memory
+                    one.copy_((one.float() - mean) / std)
+            # with the videos themselves, whose id stays theirs
+            self._given[key] = videos, made
+        return self._given[key][1]
+
+    def network(self, stream: str) -> nn.Module:
+        """A copy to fine-tune: it gives maps of the same scale."""
+        return Scaled(copy.deepcopy(self.networks[stream]),
+                      *self._scale(stream))
+
+    def _scale(self, stream: str) -> tuple[Tensor, Tensor]:
+        """Mean and spread (1, C, 1, 1) in the first training videos."""
+        maps = self._part(self.train, 0, stream)["maps"].float()
+        std, mean = torch.std_mean(maps, (0, 1, 3, 4), keepdim=True)
+        return mean[0].to(self.device), std[0].clamp(min=1e-3).to(self.device)
+
+    def _part(self, videos: Dataset, start: int,
+              kind: str) -> dict[str, Tensor]:
+        """AT_ONCE videos from `start` on, from the folder if there."""
+        n = self.numbers[videos is not self.train]
+        make = {"frames": self._frames, "RGB": self._rgb}.get(
+            kind, lambda *given: self._flow(*given, kind))
+        if self.store is None:
+            return make(videos, start, n)
+        about = videos.contents(), start, n, kind, self.size, self.fields, (
+            None if kind == "frames" else _digest(self.networks[kind]))
+        return self.store.get(repr(about), lambda: make(videos, start, n))
+
+    def _read(self, videos: Dataset, start: int, n: int,
+              keys: Callable[[Mapping], Sequence[str]]) -> dict[str, Any]:
+        films = Whole(videos, (self.size, self.size))
+        data = Snippets(films, n, fields=self.fields, sampling="uniform",
+                        keys=keys(films[start]))
+        return collate([data[i] for i in range(
+            start, min(start + AT_ONCE, len(films)))])
+
+    def _frames(self, videos: Dataset, start: int, n: int) -> dict:
+        return self._read(videos, start, n, lambda one: [
+            "video", "label", *(key for key in TRUTHS if key in one)])
+
+    def _rgb(self, videos: Dataset, start: int, n: int) -> dict:
+        made = dict(self._part(videos, start, "frames"))
+        frames = made.pop("video")[:, :, 0]
+        return made | {"maps": self._maps("RGB", frames)}
+
+    def _flow(self, videos: Dataset, start: int, n: int, kind: str) -> dict:
+        key = Streams.KEYS[kind]
+        made = self._read(videos, start, n, lambda one: [key, "label"])
+        return made | {"maps": self._maps(kind, made.pop(key))}
+
+    @torch.inference_mode()
+    def _maps(self, kind: str, inputs: Tensor) -> Tensor:
+        scale = 255 if inputs.dtype == torch.uint8 else 1
+        return torch.cat([
+            self.networks[kind](one.to(self.device).float() / scale
+                                ).half().cpu() for one in inputs.split(1)])
+
+
+class Scaled(nn.Module):
+    """A network of frames whose maps are less `mean`, over `std`."""
+
+    def __init__(self, net: FrameCNN, mean: Tensor, std: Tensor):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """As `FrameCNN`: (B, T, 3, H, W) to (B, T, C, h, w)."""
+        return (self.net(video) - self.mean) / self.std
+
+
+class Segments(Columns):
+    """Columns (N, S, ...) of snippets, of which training sees n: a random
+    one of each of n equal segments, in all columns the same. What has no
+    second dimension, as `label`, stays.
+    """
+
+    def __init__(self, columns: Mapping[str, Tensor], n: int):
+        super().__init__(columns)
+        self.n = n
+        self.total = next(x.shape[1] for x in columns.values() if x.ndim > 1)
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        at = torch.stack([sampling.sample_segments(self.total, self.n)
+                          for _ in indices])
+        rows = torch.as_tensor(indices)
+        return {key: x[rows[:, None].to(x.device), at.to(x.device)]
+                if x.ndim > 1 else x[rows.to(x.device)]
+                for key, x in self.columns.items()}
+
+
+def _digest(net: FrameCNN) -> str:
+    """Of a network's numbers, and of the code that measures flow."""
+    digest = hashlib.sha256(Path(flow.__file__).read_bytes())
+    for value in net.state_dict().values():
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8)
+                      .numpy())
+    return digest.hexdigest()

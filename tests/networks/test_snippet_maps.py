@@ -1,0 +1,97 @@
+"""Snippets and their maps in memory: what the networks give, in order."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lib.data import datasets
+from lib.data.batches import Columns, in_memory
+from lib.data.snippets import Snippets, Whole
+from lib.lab import training
+from lib.networks import cnn2d, snippet_maps
+from lib.networks.snippet_maps import Segments, SnippetMaps
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return datasets.load("lights", size=32, n_train=5, n_val=3, n_test=3)
+
+
+def bank(splits, folder=None):
+    torch.manual_seed(0)
+    nets = {"RGB": cnn2d.frame_cnn("small_narrow"),
+            "flow": cnn2d.frame_cnn("small_narrow", channels=4)}
+    return SnippetMaps(nets, splits.train, 6, 4, size=32, fields=2,
+                       folder=folder)
+
+
+@pytest.mark.parametrize("stream", ["RGB", "flow"])
+def test_maps_are_the_networks_of_each_snippet_scaled(
+        splits, stream, monkeypatch):
+    monkeypatch.setattr(snippet_maps, "AT_ONCE", 2)  # three parts, shuffled
+    maps = bank(splits)
+    key = {"RGB": "video", "flow": "motion"}[stream]
+    snippets = in_memory(Snippets(
+        Whole(splits.train, (32, 32)), 6, fields=2, keys=(key, "label"),
+        sampling="uniform")).columns
+    x = training.to_device(snippets, "cpu")[key]
+    x = x[:, :, 0] if stream == "RGB" else x
+    with torch.no_grad():
+        raw = maps.networks[stream](x)
+        again = maps.network(stream).eval()(x)
+    std, mean = torch.std_mean(raw[:2].half().float(), (0, 1, 3, 4),
+                               keepdim=True)
+    found = maps(splits.train, stream)
+    assert torch.equal(found["label"], snippets["label"])
+    assert_close(found["maps"].float(), (raw - mean) / std.clamp(min=1e-3),
+                 rtol=0.01, atol=0.02)
+    assert_close(again, found["maps"].float(), rtol=0.01, atol=0.02)
+    assert maps(splits.test, stream)["maps"].shape[:2] == (3, 4)
+
+
+def test_the_truth_is_that_of_the_first_frames(splits):
+    maps = bank(splits)
+    frames, rgb = (maps(splits.test, kind) for kind in ("frames", "RGB"))
+    assert frames["video"].shape == (3, 4, 2, 3, 32, 32)
+    for i in range(3):
+        whole = splits.test.data[i]
+        at = [next(t for t in range(16) if torch.equal(
+            whole["video"][t], frame)) for frame in frames["video"][i, :, 0]]
+        for key in ("relevant", "mask"):
+            assert torch.equal(rgb[key][i], whole[key][at])
+
+
+def test_a_folder_gives_the_same_and_is_not_computed_again(
+        splits, tmp_path, monkeypatch):
+    first = bank(splits, tmp_path)(splits.test, "RGB")
+    monkeypatch.setattr(SnippetMaps, "_read", None)  # would fail
+    again = bank(splits, tmp_path)(splits.test, "RGB")
+    for key, values in bank(splits, tmp_path)(splits.test, "RGB").items():
+        assert torch.equal(values, first[key])
+    other = bank(splits, tmp_path)
+    with torch.no_grad():
+        next(other.networks["RGB"].parameters()).add_(1)
+    # its frames are there, but not its maps
+    assert not torch.equal(other(splits.test, "RGB")["maps"], again["maps"])
+
+
+def test_maps_can_train(splits):
+    maps = bank(splits)(splits.train, "RGB")["maps"].float()
+    layer = torch.nn.Linear(maps.shape[2], 2)
+    layer(maps.mean((3, 4))).sum().backward()
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_segments_take_one_of_each_in_all_columns():
+    step = torch.arange(12).expand(5, 12)
+    data = Segments({"a": step, "b": step[:, :, None] * 2,
+                     "label": torch.arange(5)}, 3)
+    assert isinstance(data, Columns) and len(data) == 5
+    seen = set()
+    for _ in range(60):
+        batch = data.__getitems__([4, 1])
+        assert batch["label"].tolist() == [4, 1]
+        assert (batch["a"] // 4).tolist() == 2 * [[0, 1, 2]]
+        assert torch.equal(batch["b"][..., 0], 2 * batch["a"])
+        seen |= {*batch["a"].flatten().tolist()}
+    assert seen == {*range(12)}
