@@ -70,7 +70,7 @@ def parameters(notebook, path: Path) -> Iterator[str]:
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     if any("parameters=globals()" in cell.source for cell in later):
-        read.add("results")  # a study takes it from there
+        read |= {"results", "rates"}  # a study takes them from there
     if any("oracles.study(globals()" in cell.source for cell in later):
         text = (Path(__file__).parents[1] / "lib/lab/oracles.py").read_text()
         read |= {"results", "device", *oracles.BACKBONE.values(),

@@ -23,8 +23,8 @@ def test_picture_is_the_notebooks():
 
 def test_a_result_follows_its_registry(monkeypatch):
     """Runs of the preset count, repeated ones once, others not at all."""
-    lab = readme.recorded("03")[0]
-    where = {name: lab[name] for name in ("notebook", "dataset", "split")}
+    lab = {"notebook": "03", "dataset": readme.chosen("03")["dataset"]}
+    where = lab | {"split": "1"}
 
     def run(variant, seed, accuracy, **other):
         return {"variant": variant, "seed": seed, "key": "k",
@@ -40,12 +40,19 @@ def test_a_result_follows_its_registry(monkeypatch):
             {"params": {"steps": 5}})]
     old = [run("full", 0, 0.0)]
     lines = [*old, *base, *full, *strange]
+    rivals = [run(name, seed, accuracy) for seed in range(5) for
+              name, accuracy in (("plain mean", 0.4), ("true both", 0.9))]
     monkeypatch.setattr(readme.Registry, "lines", lambda self: lines)
-    assert readme.result("03").startswith("66.0 %, without attention 56.0 %")
-    assert "+10.0" in readme.result("03")
-    for some in ([], base, full, base + strange):
+    monkeypatch.setattr(readme.oracles, "rivals", lambda *about: rivals)
+    world, *cells = readme.result("03").split(" | ")
+    assert world == f"*{lab['dataset']}*"
+    assert [cell.split(" ± ")[0] for cell in cells] == [
+        "40.0", "56.0", "66.0", "90.0"]
+    for some, wanted in (([], [0, 1, 1, 0]), (base, [0, 0, 1, 0]),
+                         (base + strange, [0, 0, 1, 0])):
         lines[:] = some
-        assert readme.result("03") == "not yet"
+        cells = readme.result("03").split(" | ")[1:]
+        assert [cell == "not yet" for cell in cells] == [*map(bool, wanted)]
 
 
 def test_links_lead_somewhere():

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lib.data import datasets
-from lib.data.batches import Columns
+from lib.data.batches import Columns, in_memory
 from lib.data.sampling import clips_of
 from lib.lab import tables, training
 from lib.lab.features import extract
@@ -31,15 +31,21 @@ from lib.lab.parameters import defaults
 from lib.lab.study import NOTEBOOKS, Run, Study
 from lib.networks import cnn2d, cnn3d, pretrained
 from lib.scores import metrics
+from lib.worlds.worlds import ALIASES
 
 CHOICES = ("even", "learned", "true")
 ROWS = {f"{kind}: {where}, {when}": {
     "features": kind, "where": where, "when": when}
     for kind in ("frames", "clips") for where, when in
-    product(CHOICES, CHOICES)}
+    product(CHOICES, CHOICES)} | {
+    f"end to end: {choice}, {choice}": {
+        "features": "end to end", "where": choice, "when": choice}
+    for choice in ("even", "learned")}
 """Features, where, when: what the names of the rows say."""
-BACKBONE = {"frames": "backbone", "clips": "clip_backbone"}
+BACKBONE = {"frames": "backbone", "clips": "clip_backbone",
+            "end to end": "backbone"}
 INPUTS = ("cube", "where", "when", "spans")
+CNN_RATE = 0.1  # of the head's learning rate: the CNN comes trained
 
 
 class PooledOutput(NamedTuple):
@@ -88,6 +94,28 @@ class Pooled(nn.Module):
             when = self.when(steps).squeeze(-1).softmax(-1)
         pooled = einsum(steps, when, "b t c, b t -> b c")
         return PooledOutput(self.classify(pooled), where, when, spans[0])
+
+
+class EndToEnd(nn.Module):
+    """A network of frames that trains together with the head on it."""
+
+    def __init__(self, cnn: cnn2d.FrameCNN, head: Pooled):
+        super().__init__()
+        self.cnn, self.head = cnn, head
+
+    def forward(self, video: Tensor) -> PooledOutput:
+        """video (B, T, 3, H, W) -> as `Pooled`; weights even or learned."""
+        cube = self.cnn(video)
+        even = torch.ones_like(cube[:, :, 0])
+        steps = torch.arange(video.shape[1], device=video.device)
+        return self.head(cube, shares(even, 2), shares(even[..., 0, 0], 1),
+                         torch.stack([steps, steps + 1], 1)[None])
+
+    def optimizer(self, parameters: Iterable, **options):
+        """AdamW; the CNN has CNN_RATE of the rate. Called by `fit`."""
+        return torch.optim.AdamW([
+            {"params": self.cnn.parameters(), "times": CNN_RATE},
+            {"params": self.head.parameters()}], **options)
 
 
 def shares(values: Tensor, dims: int) -> Tensor:
@@ -169,27 +197,36 @@ class Oracles:
         """
         train_set, val = (self.weighed(run, part)
                           for part in run.study.data[:2])
-        cube = self.features(run, run.study.data.train).columns["cube"]
+        own, settings = run.options, run.study.settings
+        more, cnn = {}, None
+        if own["features"] == "end to end":
+            cnn = cnn2d.frame_cnn(settings["backbone"], "puppets")
+            some = train_set.columns["video"][::max(1, len(train_set) // 100)]
+            with training.evaluating(cnn):
+                some = cnn(some.float() / 255)
+        else:
+            cube = self.features(run, run.study.data.train).columns["cube"]
+            some = cube[::max(1, len(cube) // 500)].float()
         torch.manual_seed(run.seed)
-        own = run.options
-        model = Pooled(cube.shape[2], len(run.study.data.classes),
+        model = Pooled(some.shape[2], len(run.study.data.classes),
                        own["where"], own["when"])
-        some = cube[::max(1, len(cube) // 500)].float()
-        model.std, model.mean = torch.std_mean(some, (0, 1, 3, 4))
-        model.std.clamp_(min=1e-3)
-        settings = run.study.settings
+        std, mean = torch.std_mean(some, (0, 1, 3, 4))
+        model.std.copy_(std.clamp(min=1e-3)), model.mean.copy_(mean)
+        if cnn:
+            model = EndToEnd(cnn, model)
+            more["optimizer"] = model.optimizer
         batch, epochs = settings["batch"], settings["epochs"]
         steps = max(1, len(train_set) // batch)
         return model, training.fit(
             model, train_set, _step, steps=epochs * steps, batch=batch,
             lr=settings["lr"], weight_decay=1e-3, schedule="cosine",
             seed=run.seed, val=val, score=_accuracy, every=steps,
-            device=run.study.device, checkpoint=run.folder)
+            device=run.study.device, checkpoint=run.folder, **more)
 
     def predict(self, run: Run, videos: Dataset) -> dict[str, Tensor]:
         """Logits and the weights that were used; whole maps where learned."""
         return training.predict(run.model, self.weighed(run, videos),
-                                inputs=INPUTS)
+                                inputs=_inputs(run.model))
 
     def scores(self, run: Run) -> dict[str, float]:
         """Accuracy, and how far learned weights agree with the truth."""
@@ -203,11 +240,16 @@ class Oracles:
             run.study.settings["frames"])
 
     def features(self, run: Run, videos: Dataset) -> Columns:
-        """The frozen network's maps of all videos, with the true answers."""
+        """The frozen network's maps of all videos, with the true answers.
+
+        The videos themselves where the network is not frozen.
+        """
         kind = run.options["features"]
         name = run.study.settings[BACKBONE[kind]]
 
         def make() -> Columns:
+            if kind == "end to end":
+                return in_memory(videos)
             net = (cnn2d.frame_cnn(name, "puppets") if kind == "frames"
                    else Clips(cnn3d.clip_cnn(name, "puppets")))
             found = extract({"video": net}, videos, device=run.study.device)
@@ -220,6 +262,8 @@ class Oracles:
     def weighed(self, run: Run, videos: Dataset) -> Columns:
         """The features with the weights of the run's row."""
         own = run.options
+        if own["features"] == "end to end":
+            return self.features(run, videos)
         return self._once(
             (id(videos), *own.values()), lambda: weighed(
                 self.features(run, videos), run.study.settings["frames"],
@@ -231,14 +275,18 @@ class Oracles:
         return self.kept[key]
 
 
-def _step(model: Pooled, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    logits = model(*(batch[name] for name in INPUTS)).logits
+def _inputs(model: nn.Module) -> tuple[str, ...]:
+    return INPUTS if isinstance(model, Pooled) else ("video",)
+
+
+def _step(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    logits = model(*(batch[name] for name in _inputs(model))).logits
     return {"loss": F.cross_entropy(logits, batch["label"])}
 
 
-def _accuracy(model: Pooled, data: Dataset) -> float:
-    found = training.predict(model, data, inputs=INPUTS, keys=("logits",),
-                             batch=256)
+def _accuracy(model: nn.Module, data: Dataset) -> float:
+    found = training.predict(model, data, inputs=_inputs(model),
+                             keys=("logits",), batch=256)
     return metrics.topk_accuracy(found["logits"], found["label"])
 
 
@@ -264,7 +312,7 @@ def study(parameters: Mapping[str, Any], data: datasets.Splits) -> Study:
 
 def recorded(world: str) -> tables.Records:
     """The recorded runs of a world, by the preset `lab_<world>`."""
-    preset = f"lab_{world}"
+    preset = f"lab_{ALIASES.get(world, world)}"
     given = defaults("00") | yaml.safe_load(
         (NOTEBOOKS / "presets/00" / f"{preset}.yaml").read_text("utf-8"))
     data = datasets.load(given["dataset"], **{
@@ -294,11 +342,12 @@ def table(worlds: Iterable[str], kind: str = "frames") -> pd.DataFrame:
     """Accuracy in per cent of the plain mean, learned and true attention.
 
     One line a world, from recorded runs on features of `kind`: means with
-    95 % intervals.
+    95 % intervals. There are no true weights for "end to end".
     """
     found = {}
     for world in worlds:
         runs = tables.values(rivals(world, kind), "top-1")
-        found[world] = {name: tables.percent([*runs.get(name, {}).values()])
-                        for name in NAMES.values()}
+        found[world] = {
+            name: tables.percent([*runs.get(name, {}).values()])
+            for row, name in NAMES.items() if f"{kind}: {row}" in ROWS}
     return tables.frame(found)

@@ -50,32 +50,45 @@ def search(score: Callable[[float], float], rate: float) -> float:
             return ladder(best)
 
 
-def choose(study: Study, row: str, file: str = FILE) -> float:
-    """The best rate of a row by validation; each trial becomes a line."""
-    trials = Registry(file)
-    others = {name: rate for name, rate in study.settings["rates"].items()
-              if name != row}
+def choose(study: Study, row: str, file: str = FILE) -> dict[str, float]:
+    """The best rates by validation of a row and of all that it builds on.
 
-    def score(rate: float) -> float:
-        study.settings["rates"] = others | {row: rate}
-        head = study.head(row, SEED)
-        line = trials.find(head["key"], study.data.digest)
-        if not line:
-            start = time.monotonic()
-            _, history = study._train(
-                Run(row, SEED, study.rows[row], None, study))
-            best = max(one["score"] for one in history if "score" in one)
-            line = head | commit() | {
-                "data": study.data.digest, "n_test": 0,
-                "metrics": {"rate": rate, "validation": best},
-                "device": device_name(study.device),
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-                "minutes": round((time.monotonic() - start) / 60, 3)}
-            trials.append(line)
-        return line["metrics"]["validation"]
+    Each trial becomes a line of the file. A row that trains nothing of its
+    own has no rate.
+    """
+    chosen, trials = study.settings["rates"], Registry(file)
+    for name in study.built_on(row):
 
-    return search(score, study.settings["lr"])
+        def score(rate: float, name: str = name) -> float | None:
+            chosen[name] = rate
+            head = study.head(name, SEED)
+            line = trials.find(head["key"], study.data.digest)
+            return line["metrics"]["validation"] if line else _tried(
+                study, name, head, trials)
+
+        if score(study.settings["lr"]) is None:
+            del chosen[name]
+        else:
+            chosen[name] = search(score, study.settings["lr"])
+    return {name: chosen[name] for name in study.built_on(row)
+            if name in chosen}
+
+
+def _tried(study: Study, row: str, head: dict,
+           trials: Registry) -> float | None:
+    """Train a row and record its best validation score; None without one."""
+    start = time.monotonic()
+    _, history = study._train(Run(row, SEED, study.rows[row], None, study))
+    found = [one["score"] for one in history if "score" in one]
+    if not found:
+        return None
+    trials.append(head | commit() | {
+        "data": study.data.digest, "n_test": 0,
+        "metrics": {"validation": max(found)},
+        "device": device_name(study.device), "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "minutes": round((time.monotonic() - start) / 60, 3)})
+    return max(found)
 
 
 def write(notebook: str, preset: str, rates: dict[str, float]) -> None:
@@ -107,9 +120,9 @@ def main(arguments: list[str]) -> int:
         rows = rows[chosen.part::chosen.processes]
     rates = {}
     for row in rows:
-        rates[row] = choose(study, row)
-        print(f"{chosen.notebook} {chosen.preset}: {row}, {rates[row]}",
-              flush=True)
+        rates |= choose(study, row)
+        print(f"{chosen.notebook} {chosen.preset}: {row}, "
+              f"{rates.get(row, 'trains nothing')}", flush=True)
     if chosen.part is None:
         write(chosen.notebook, chosen.preset, rates)
     return 0

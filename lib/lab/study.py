@@ -83,7 +83,8 @@ class Run:
 class Study:
     """Rows by seeds of one notebook on one data set.
 
-    rows: name -> options, which are plain values that JSON can hold.
+    rows: name -> options, which are plain values that JSON can hold. A row
+        that builds on others names them in a list.
     train: called with a `Run`; returns the model and the history.
     predict: called with a trained `Run` and a data set of videos; returns
         its outputs by name.
@@ -93,8 +94,7 @@ class Study:
         result are the settings of every run.
     data: the splits.
     start: called with a row's name and the settings; returns what else the
-        run starts from, such as the digest of a backbone's weights, or the
-        rate of the row that it builds on.
+        run starts from, such as the digest of a backbone's weights.
     sample: called with a data set and a number; returns what pictures show
         of this video, where a model sees less than the data set's frames.
 
@@ -167,8 +167,9 @@ class Study:
         self._known(row)
         params = dict(settings) | {"row": self.rows[row]}
         if "rates" in settings:  # those of other rows change nothing here
-            params["rates"] = {name: rate for name, rate
-                               in settings["rates"].items() if name == row}
+            params["rates"] = {
+                name: rate for name, rate in settings["rates"].items()
+                if name in self.built_on(row)}
         if self._start:
             params["start"] = self._start(row, settings)
         try:
@@ -181,6 +182,14 @@ class Study:
                 "split": params["split"], "variant": row, "seed": seed,
                 "params": params,
                 "key": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+    def built_on(self, row: str) -> list[str]:
+        """The rows that its options name, and theirs; the row comes last."""
+        names = [name for value in self.rows[row].values()
+                 if isinstance(value, list) for name in value
+                 if isinstance(name, str) and name in self.rows]
+        return [*dict.fromkeys(
+            below for name in names for below in self.built_on(name)), row]
 
     def _known(self, row: str) -> None:
         if row not in self.rows:

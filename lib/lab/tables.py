@@ -69,7 +69,7 @@ def _same(line: Mapping, head: Mapping, digest: str | None) -> bool:
     if digest and line.get("data") and line["data"] != digest:
         return False
     had, wanted = line["params"], head["params"]
-    own = {"row", "start", "weights", "backbone"}  # of the row itself
+    own = {"row", "start", "weights", "backbone", "rates"}  # of the row itself
     return all(had[name] == wanted[name]
                for name in had.keys() & wanted.keys() - own)
 

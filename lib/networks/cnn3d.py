@@ -84,20 +84,58 @@ class ClipCNN(nn.Module):
                 break
         return rearrange(x, "n c t h w -> n t c h w")
 
+    def above(self, stage: str, more: int = 0) -> "ClipCNN":
+        """The stages behind `stage`, as a network that reads its maps.
+
+        ``net.above(stage)(net(clips, stage))`` is ``net(clips)``: so what
+        comes before can be frozen, and its maps computed once (`Below`).
+        more: channels that come beside the maps' own.
+        """
+        names = [*self.stages]
+        names = names[names.index(stage) + 1:]
+        channels = self.widths[stage] + more
+        return ClipCNN(
+            OrderedDict((name, self.stages[name]) for name in names),
+            [self.widths[name] for name in names],
+            (0.0,) * channels, (1.0,) * channels)
+
+
+class Below(nn.Module):
+    """A network up to a stage, for `lib.lab.features.extract`.
+
+    Run on all clips of 8 frames of a video. Without a stage, the mean over
+    positions of the last map.
+    """
+
+    def __init__(self, net: nn.Module, stage: str | None = None):
+        super().__init__()
+        self.net, self.stage = net, stage
+
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The clips' maps, one behind the other, and their means."""
+        clips, _ = clips_of(video)
+        maps = self.net(clips.flatten(0, 1), self.stage)
+        if self.stage is None:
+            maps = maps.mean((3, 4), keepdim=True)
+        maps = maps.unflatten(0, clips.shape[:2]).flatten(1, 2)
+        return maps, maps.mean((3, 4))
+
 
 class OnVideos(nn.Module):
     """A network of clips, on whole videos ``(B, n, 3, H, W)``.
 
     net: called with what `clips_of` makes of the videos, as `jsta.JSTA`.
+    length: frames of a clip; or, of videos that are the maps of a network's
+        lower stages, steps of a clip's map.
     """
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, length: int = 8):
         super().__init__()
-        self.net = net
+        self.net, self.length = net, length
 
     def forward(self, video: Tensor) -> tuple:
         """Whatever the network returns."""
-        return self.net(*clips_of(video))
+        return self.net(*clips_of(video, self.length))
 
 
 def conv_bn(inputs: int, outputs: int, kernel: Sizes, stride: Sizes = 1,

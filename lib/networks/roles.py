@@ -94,16 +94,47 @@ def fingerprint(role: str, backbone: str, weights: str,
 
 
 class Stem(nn.Module):
-    """The frozen stages of a `ClipCNN` up to one of them, for `extract`."""
+    """The frozen stages of a `ClipCNN` up to one of them, for `extract`.
 
-    def __init__(self, net: cnn3d.ClipCNN, stage: str):
+    frames: of the clips that it sees, whose maps are joined in time; None:
+        all at once. A network that was trained on clips of 8 frames has seen
+        longer ones nowhere.
+    """
+
+    def __init__(self, net: cnn3d.ClipCNN, stage: str,
+                 frames: int | None = None):
         super().__init__()
-        self.net, self.stage = net, stage
+        self.net, self.stage, self.frames = net, stage, frames
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Maps ``(B, l, c, h, w)`` of the stage."""
+        clips = video.unflatten(1, (-1, self.frames or video.shape[1]))
+        maps = self.net(clips.flatten(0, 1), self.stage)
+        return maps.unflatten(0, clips.shape[:2]).flatten(1, 2)
 
     def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ``(B, l, c, h, w)`` of the stage, and their means."""
-        maps = self.net(video, self.stage)
+        """Its maps, and their means."""
+        maps = self(video)
         return maps, maps.mean((3, 4))
+
+
+class Known(Stem):
+    """What a frozen `ClipCNN` gives: maps of a stage, and of the last.
+
+    For `extract`; the latter take the place of the means.
+    """
+
+    def __init__(self, net: cnn3d.ClipCNN, stage: str, frames: int):
+        super().__init__(net, stage, frames)
+        self.tail = Tail(net, stage)
+
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Both of each clip, joined in time."""
+        clips = video.unflatten(1, (-1, self.frames))
+        maps = self.net(clips.flatten(0, 1), self.stage)
+        first, last = (x.unflatten(0, clips.shape[:2]).flatten(1, 2)
+                       for x in (maps, self.tail(maps)))
+        return first, last
 
 
 class Tail(nn.Module):

@@ -113,7 +113,7 @@ class SnippetMaps:
 
     def _part(self, videos: Dataset, start: int,
               kind: str) -> dict[str, Tensor]:
-        """AT_ONCE videos from `start` on, from the folder if they are there."""
+        """AT_ONCE videos from `start` on, from the folder if there."""
         n = self.numbers[videos is not self.train]
         make = {"frames": self._frames, "RGB": self._rgb}.get(
             kind, lambda *given: self._flow(*given, kind))

@@ -57,14 +57,15 @@ class SpatialAttention(nn.Module):
             paper's size, and the block does nothing. By default each is
             multiplied by its number of entries, so that a gate is one on
             average.
+        shortcut: without it F = O, and a small gate removes a place.
     """
 
     def __init__(self, channels: int, over: str = "spatial", *,
-                 literal: bool = False):
+                 literal: bool = False, shortcut: bool = True):
         super().__init__()
         if over not in AXES:
             raise ValueError(f"over={over!r}: use one of {AXES}")
-        self.over, self.literal = over, literal
+        self.over, self.literal, self.shortcut = over, literal, shortcut
 
         def conv(*kernel):  # torch's order: time, height, width
             made = nn.Conv3d(channels, channels, kernel, padding="same")
@@ -77,13 +78,19 @@ class SpatialAttention(nn.Module):
         self.seen: Tensor | None = None
 
     def extra_repr(self) -> str:
-        return f"over={self.over!r}, literal={self.literal}"
+        return (f"over={self.over!r}, literal={self.literal}, "
+                f"shortcut={self.shortcut}")
 
     def forward(self, x: Tensor) -> Tensor:
+        gates = self.gates(x)
+        self.seen = gates.detach().mean(1)
+        added = gates * x.relu()  # Eq. (14), (16)
+        return added + x if self.shortcut else added  # Eq. (17)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """G A, in the shape of x."""
         g = self.softmax(self.in_space(x) + self.in_time(x))  # Eq. (12), (13)
-        a = self.softmax(self.overall(x))  # Eq. (15)
-        self.seen = (g * a).detach().mean(1)
-        return g * a * x.relu() + x  # Eq. (14), (16), (17)
+        return g * self.softmax(self.overall(x))  # Eq. (15)
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Over the chosen axes of ``(N, C, T, h, w)``; rescaled or not."""
@@ -92,6 +99,22 @@ class SpatialAttention(nn.Module):
                 else scores.flatten(3 if self.over == "spatial" else 2))
         gate = flat.softmax(-1) * (1 if self.literal else flat.shape[-1])
         return gate.movedim(-1, 1) if channel else gate.view(scores.shape)
+
+
+class TrueGates(nn.Module):
+    """In the place of `SpatialAttention`: gates from the true answers.
+
+    The input's last channel holds them, ``(N, C + 1, T, h, w)``. What the
+    block could win if it knew where to look.
+    """
+
+    def __init__(self, shortcut: bool = True):
+        super().__init__()
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gates = x[:, :-1], x[:, -1:]
+        return gates * x + x if self.shortcut else gates * x
 
 
 class ClipClassifier(nn.Module):
@@ -258,13 +281,19 @@ class TemporalClassifier(nn.Module):
         last = MixtureOfExperts if head == "moe" else nn.Linear
         self.classify = last(inputs, classes)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> JSTAOutput:
-        """The output of ``(B, t, D)``; valid ``(B, t)``, padding is False."""
+    def forward(self, x: Tensor, valid: Tensor | None = None,
+                weights: Tensor | None = None) -> JSTAOutput:
+        """The output of ``(B, t, D)``; valid ``(B, t)``, padding is False.
+
+        weights: ``(B, t)`` with rows that sum to one, to use instead of the
+        attention's: even ones, say, or the true ones.
+        """
         real = _real(x, valid, "features (B, t, D)")
         x = x.masked_fill(~real[..., None], 0)
-        y, weights = x, None
-        if self.attention is not None:
+        y = x
+        if weights is None and self.attention is not None:
             weights = self.attention(x, valid)
+        if weights is not None:
             count = 1 if self.literal else real.sum(1, keepdim=True)
             y = x * (weights * count)[..., None]
         y = (self.merge(y, real) if self.lstm is None

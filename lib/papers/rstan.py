@@ -75,15 +75,19 @@ class Cell(nn.Module):
     def __init__(self, cube: int, vector: int, hidden: int):
         super().__init__()
         self.from_input = nn.Linear(vector, 4 * hidden)  # U^x, b
-        self.from_state = nn.Linear(cube + hidden, 4 * hidden, bias=False)
+        self.from_hidden = nn.Linear(hidden, 4 * hidden, bias=False)  # U^h
+        # apart from U^h, which then starts the same with and without it
+        self.from_phi = (nn.Linear(cube, 4 * hidden, bias=False)  # U^phi
+                         if cube else None)
 
     def forward(
         self, projected: Tensor, phi: Tensor | None, hidden: Tensor,
         memory: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """h_t and c_t ``(B, D)``; `projected` is `from_input` of x_t."""
-        state = hidden if phi is None else torch.cat((phi, hidden), -1)
-        gates = projected + self.from_state(state)
+        gates = projected + self.from_hidden(hidden)
+        if phi is not None:
+            gates = gates + self.from_phi(phi)
         i, f, o, g = gates.chunk(4, -1)  # Eq. (8)-(11) before their sigmoids
         memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()  # Eq. (12)
         return o.sigmoid() * memory.tanh(), memory  # Eq. (13)
@@ -116,9 +120,13 @@ class RSTAN(nn.Module):
         window: frames that a step attends to, the current one first; None is
             all (paper; JHMDB: 2; 1 is its "current-frame attention").
         fusion: "max", as Eq. (14), (15) print it, or "mean"; of two streams.
+            "none": each stream looks by its own scores, and what is returned
+            as fused is their mean.
         renormalise: divide fused scores by their sum, which the paper does
             not: max-fused ones sum to something between 1 and 2.
         attention: False leaves the LSTMs on the vectors ("Baseline Net").
+        query: False leaves h out of Eq. (2) and (5): all steps look alike.
+        causal: a step attends to no frame behind its own.
     """
 
     def __init__(
@@ -126,15 +134,17 @@ class RSTAN(nn.Module):
         classes: int | Sequence[int], *, hidden: int = 1024, units: int = 512,
         gamma: tuple[float, float] = (1.0, 1.0), window: int | None = None,
         fusion: str = "max", renormalise: bool = False,
-        attention: bool = True,
+        attention: bool = True, query: bool = True, causal: bool = False,
     ):
         super().__init__()
-        if fusion not in ("max", "mean"):
-            raise ValueError(f"fusion={fusion!r}: use 'max' or 'mean'")
+        if fusion not in ("max", "mean", "none"):
+            raise ValueError(
+                f"fusion={fusion!r}: use 'max', 'mean' or 'none'")
         if window is not None and window < 1:
             raise ValueError(f"window={window}: at least 1 frame, or None")
         self.window, self.fusion, self.hidden = window, fusion, hidden
         self.renormalise, self.attention = renormalise, attention
+        self.query, self.causal = query, causal
         self.streams = nn.ModuleList(
             Stream(cube, vector, hidden, units, gamma, attention)
             for cube, vector in zip(cubes, vectors, strict=True))
@@ -144,7 +154,8 @@ class RSTAN(nn.Module):
             nn.Linear(hidden * len(cubes), count) for count in counts)
 
     def forward(
-        self, *features: Tensor, lengths: Tensor | None = None, head: int = 0
+        self, *features: Tensor, lengths: Tensor | None = None, head: int = 0,
+        where: Tensor | None = None, when: Tensor | None = None,
     ) -> RSTANOutput:
         """The output of cubes and vectors of each stream in turn.
 
@@ -153,6 +164,10 @@ class RSTAN(nn.Module):
         lengths: frames ``(B,)`` of each video, where the rest is padding:
             nothing attends to it and nothing is predicted from it.
         head: the data set whose classes are asked for.
+        where, when: maps ``(B, T, T, h, w)`` and weights ``(B, T, T)``, as
+            `alpha` and `beta`, that take the place of all scores of Eq. (3),
+            (6): even ones, true ones, or another video's. A first T of 1
+            serves every step.
         """
         cubes, vectors = features[::2], features[1::2]
         if (len(features) != 2 * len(self.streams)
@@ -166,7 +181,11 @@ class RSTAN(nn.Module):
         frame = torch.arange(steps, device=vectors[0].device)
         last = frame[-1:].expand(batch) if lengths is None else lengths - 1
         valid = frame <= last[:, None]
-        states, alphas, betas = self.recur(cubes, vectors, valid)
+        if where is not None:
+            where = where.flatten(3).expand(-1, steps, -1, -1)
+        if when is not None:
+            when = when.expand(-1, steps, -1)
+        states, alphas, betas = self.recur(cubes, vectors, valid, where, when)
         logits = self.classify[head](states)  # Eq. (16)
         rows = torch.arange(batch, device=frame.device)
         output = RSTANOutput(
@@ -183,7 +202,8 @@ class RSTAN(nn.Module):
             where=alpha[rows[:, None], looks, frame], when=beta[rows, last],
             alpha=alpha, beta=beta, stream_alpha=alphas, stream_beta=betas)
 
-    def recur(self, cubes: list, vectors: list, valid: Tensor) -> tuple:
+    def recur(self, cubes: list, vectors: list, valid: Tensor,
+              where: Tensor | None, when: Tensor | None) -> tuple:
         """States ``(B, T, S*D)``, alpha and beta of all streams and steps.
 
         What no step changes, A_cv CV and U^x x, is computed before the loop.
@@ -194,6 +214,8 @@ class RSTAN(nn.Module):
                   for s, x in zip(self.streams, vectors, strict=True)]
         keys = [s.spatial.from_input(x) if self.attention else None
                 for s, x in zip(self.streams, cubes, strict=True)]
+        past = valid.new_ones(steps, steps)
+        past = past.tril() if self.causal else past
         zero = inputs[0].new_zeros(batch, self.hidden)
         hidden, memory = [zero] * len(keys), [zero] * len(keys)
         phi, outputs, alphas, betas = [None] * len(keys), [], [], []
@@ -203,7 +225,9 @@ class RSTAN(nn.Module):
                 near = slice(start, start + size)
                 phi, alpha, beta = self.attend(
                     [x[:, near] for x in keys], [x[:, near] for x in cubes],
-                    hidden, valid[:, near])
+                    hidden, (valid & past[t])[:, near],
+                    *(x if x is None else x[:, t, near]
+                      for x in (where, when)))
                 margin = start, steps - start - beta.shape[-1]
                 alphas.append(F.pad(alpha, (0, 0, *margin)))
                 betas.append(F.pad(beta, margin))
@@ -215,27 +239,38 @@ class RSTAN(nn.Module):
         return torch.stack(outputs, 1), *maps
 
     def attend(
-        self, keys: list, cubes: list, hidden: list, valid: Tensor
+        self, keys: list, cubes: list, hidden: list, valid: Tensor,
+        where: Tensor | None = None, when: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """One step: Phi per stream, its alpha and beta, stacked (B, S, ...).
 
-        With two streams Eq. (4) and (7) weight by the fused scores.
+        With two streams Eq. (4) and (7) weight by the fused scores. Where
+        `where` (B, n, k) or `when` (B, n) is given, no stream is asked.
         """
+        if not self.query:
+            hidden = [torch.zeros_like(h) for h in hidden]
+        count = len(self.streams)
         alphas = torch.stack([
             s.spatial(key, h, valid[..., None])
             for s, key, h in zip(self.streams, keys, hidden, strict=True)
-        ], 1)
-        alpha = self.fuse(alphas)  # Eq. (14)
+        ] if where is None else [where] * count, 1)
         frames = [einsum(alpha, cube, "b n k, b n k c -> b n c")  # Eq. (4)
-                  for cube in cubes]
+                  for alpha, cube in zip(self.shared(alphas), cubes,
+                                         strict=True)]
         betas = torch.stack([
             s.temporal(s.temporal.from_input(frame), h, valid)
             for s, frame, h in zip(self.streams, frames, hidden, strict=True)
-        ], 1)
-        beta = self.fuse(betas)  # Eq. (15)
+        ] if when is None else [when] * count, 1)
         phi = [einsum(beta, frame, "b n, b n c -> b c")  # Eq. (7)
-               for frame in frames]
+               for beta, frame in zip(self.shared(betas), frames,
+                                      strict=True)]
         return phi, alphas, betas
+
+    def shared(self, scores: Tensor) -> Sequence[Tensor]:
+        """What each stream looks by, of scores ``(B, S, ..., n)``."""
+        if self.fusion == "none":
+            return scores.unbind(1)
+        return [self.fuse(scores)] * scores.shape[1]  # Eq. (14), (15)
 
     def fuse(self, scores: Tensor) -> Tensor:
         """Scores ``(B, S, ..., n)`` of the streams to one, Eq. (14), (15)."""
@@ -298,3 +333,78 @@ def loss(
         terms["actor"] = actor_attention(own, target, form).mean()
         total = total + weight * terms["actor"]
     return {"loss": total, **terms}
+
+
+class Control(RSTAN):
+    """RSTAN that is told its maps, or whose cubes know the time.
+
+    told: of "where" and "when", those whose weights are even, or true if the
+        model is also called with `mask` and `relevant`.
+    time: "channel" gives each cube one channel more, the frame's time from
+        -1 to 1; "product" also all channels once more, times the time. Not
+        in the paper: what each part of it is good for.
+    """
+
+    def __init__(self, cubes: Sequence[int], *sizes, time: str = "",
+                 told: Sequence[str] = (), **options):
+        self.widths = {"": (1, 0), "channel": (1, 1), "product": (2, 1)}[time]
+        times, more = self.widths
+        super().__init__([times * size + more for size in cubes], *sizes,
+                         **options)
+        self.told = told
+
+    def forward(self, *features: Tensor, **options) -> RSTANOutput:
+        """As RSTAN's; masks ``(B, T, H, W)`` and relevant frames ``(B, T)``
+        may come behind the features."""
+        count = 2 * len(self.streams)
+        features, truth = [*features[:count]], features[count:]
+        even = torch.ones_like(features[0][:, :, 0])
+        place, moment = (silhouette(truth[0], even.shape[2:]), truth[1]
+                         ) if truth else (even, even[:, :, 0, 0])
+        maps = {"where": place / place.sum((2, 3), keepdim=True).clamp_min(1),
+                "when": moment / moment.sum(1, keepdim=True).clamp_min(1)}
+        for i in range(0, count, 2):
+            cube = features[i]
+            now = torch.linspace(-1, 1, cube.shape[1], device=cube.device)
+            now = now.view(-1, 1, 1, 1)
+            times, more = self.widths
+            features[i] = torch.cat((
+                cube, *[cube * now] * (times - 1),
+                *[now.expand_as(cube[:, :, :1])] * more), 2)
+        return super().forward(*features, **options | {
+            name: maps[name][:, None] for name in self.told})
+
+
+CHANGES = ("x turned", "x swapped", "phi swapped", "where even", "when even")
+
+
+@torch.inference_mode()
+def altered(
+    model: RSTAN, features: Sequence[Tensor], change: str = ""
+) -> RSTANOutput:
+    """The output when one thing that enters a trained model is another.
+
+    features: a batch of several videos, as `forward` reads them, on any
+    device, also in float16. change: of CHANGES, or nothing. The vectors x_t
+    come in reverse order ("x turned"), or of another video ("x swapped"), or
+    the cubes do, which make Phi ("phi swapped"). Or the fused
+    scores are even over positions ("where even") or over frames ("when
+    even"): over those that a step attends to, with the sums that they had.
+    """
+    if change and change not in CHANGES:
+        raise ValueError(f"change={change!r}: one of {CHANGES}")
+    device = next(model.parameters()).device
+    features, maps = [x.to(device).float() for x in features], {}
+    for i in range(2 * len(model.streams)):
+        if change == "x turned" and i % 2:
+            features[i] = features[i].flip(1)
+        elif change == ("x swapped" if i % 2 else "phi swapped"):
+            features[i] = features[i].roll(1, 0)
+    if change.endswith("even"):
+        own = model(*features)
+        seen = (own.beta > 0).to(own.beta)
+        maps = {"where": own.alpha.mean((3, 4), keepdim=True).expand_as(
+            own.alpha)} if change == "where even" else {
+                "when": seen / seen.sum(2, keepdim=True)
+                * own.beta.sum(2, keepdim=True)}
+    return model(*features, **maps)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 OPEN = 3.0  # a gate's first score: sigmoid(3) = 0.95, the network as it was
+STARTS = ("open", "half", "torch")
 
 
 class Gated(nn.Module):
@@ -79,6 +80,38 @@ def _start_open(squeeze: list[nn.Module], last: nn.Module) -> None:
         last.bias.fill_(OPEN)
 
 
+def _start_half(first: nn.Module, squeeze: list[nn.Module],
+                last: nn.Module) -> None:
+    """Conv1 at zero, all behind it hands its number on: gates of 1/2.
+
+    The number plus one passes the ReLU, and one is taken off again.
+    """
+    with torch.no_grad():
+        for layer in (first, *squeeze, last):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        for layer in (*squeeze, last):
+            layer.weight[..., layer.weight.shape[-1] // 2] = 1
+        (squeeze or [first])[-1].bias.fill_(1)
+        last.bias.fill_(-1)
+
+
+def _start(start: str, squeeze: list[nn.Module], last: nn.Module) -> None:
+    if start not in STARTS:
+        raise ValueError(f"start={start!r}: one of {STARTS}")
+    if start == "open":
+        _start_open(squeeze, last)
+    if start == "half":
+        first, *others = (x for x in squeeze if hasattr(x, "weight"))
+        _start_half(first, others, last)
+
+
+def contrast(x: Tensor) -> Tensor:
+    """Each channel of ``(B, c, l, h, w)`` less its mean over the clip, over
+    its deviation: what is the same at every step is gone."""
+    return F.instance_norm(x)
+
+
 class TemporalAttention(Gated):
     """A gate for each step, T_t of Eq. (1): TA of Table VII.
 
@@ -88,21 +121,25 @@ class TemporalAttention(Gated):
     Args:
         channels, size: c and (l, h, w) of the maps; l may change later.
         step: stride of Deconv (Fig. 7); None is without it (Table IX).
-        literal: weights as torch draws them. The ReLU then often starts dead,
-            and half of X is gone. By default Conv1 and Deconv start as means
-            plus one, so that maps around zero pass the ReLU too, and Conv2
-            starts at gates of 0.95.
+        start: of the weights. "open": Conv1 and Deconv are means plus one, so
+            that maps around zero pass the ReLU too, and Conv2 gives gates of
+            0.95. "half": gates of 1/2, where they learn fastest; Conv1 is
+            zero, the rest hands its number on. "torch": as torch draws them;
+            the ReLU then often starts dead.
+        norm: Conv1 reads the `contrast` of the map.
     """
 
     per_channel = False
 
     def __init__(self, channels: int, size: tuple[int, int, int], *,
-                 step: int | None = 1, literal: bool = False):
+                 step: int | None = 1, start: str = "open",
+                 norm: bool = False):
         _, height, width = size
         super().__init__(channels, (None, height, width))
         if step is not None and step < 1:
             raise ValueError(f"step={step}: at least 1, or None")
         gates = channels if self.per_channel else 1
+        self.norm = norm
         self.conv1 = nn.Conv3d(channels, 1, (1, height, width))
         if step is None:
             self.deconv = nn.Identity()
@@ -110,11 +147,11 @@ class TemporalAttention(Gated):
         else:
             self.deconv = nn.ConvTranspose1d(1, 1, 3, step)
             self.conv2 = nn.Conv1d(1, gates, 3, step)
-        if not literal:
-            _start_open([self.conv1, self.deconv], self.conv2)
+        _start(start, [self.conv1, self.deconv], self.conv2)
 
     def weights(self, x: Tensor) -> Tensor:
         """Eq. (1) behind Eq. (2), or Eq. (6) with one gate a channel."""
+        x = contrast(x) if self.norm else x
         z = self.deconv(rearrange(self.conv1(x), "b 1 l 1 1 -> b 1 l"))
         return self.conv2(self.relu(z)).sigmoid()
 
@@ -125,22 +162,23 @@ class ChannelAttention(Gated):
     As printed, Conv1 of Eq. (4) has c l h w c weights, 411 million at 1024 x
     8 x 7 x 7. The paper's own way out is taken: S_s merges into Conv1, one
     number per clip, from which Conv2 resumes the channels. `size` and
-    `literal` as in `TemporalAttention`, but l is fixed too.
+    `start` as in `TemporalAttention`, but l is fixed too.
     """
 
     per_step = False
 
     def __init__(self, channels: int, size: tuple[int, int, int], *,
-                 literal: bool = False):
+                 start: str = "open"):
         super().__init__(channels, size)
         self.conv1 = nn.Conv3d(channels, 1, self.map[1:])
         self.conv2 = nn.Conv1d(1, channels, 1)
-        if not literal:
-            _start_open([self.conv1], self.conv2)
+        _start(start, [self.conv1], self.conv2)
 
     def weights(self, x: Tensor) -> Tensor:
         """Eq. (3) behind Eq. (4)."""
-        z = rearrange(self.conv1(x), "b 1 1 1 1 -> b 1 1")
+        # a kernel of the map's size is one product, far faster than conv1(x)
+        z = F.linear(x.flatten(1), self.conv1.weight.flatten(1),
+                     self.conv1.bias)[:, None]
         return self.conv2(self.relu(z)).sigmoid()
 
 
@@ -235,6 +273,27 @@ class TrueGates(Gated):
                 else gates)
 
 
+class StepSoftmax(Gated):
+    """The simplest *when*: one linear score of each step, and a softmax.
+
+    The weights of the l steps compete and have the mean 1, so that even ones
+    change nothing, as the scores start. `size` as in `TemporalAttention`.
+    """
+
+    per_channel = False
+
+    def __init__(self, channels: int, size: tuple[int, int, int]):
+        super().__init__(channels, (None, *size[1:]))
+        self.conv1 = nn.Conv3d(channels, 1, (1, *size[1:]))
+        nn.init.zeros_(self.conv1.weight)
+        nn.init.zeros_(self.conv1.bias)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """One weight a step, from 0 to l."""
+        z = rearrange(self.conv1(x), "b 1 l 1 1 -> b 1 l")
+        return z.softmax(2) * z.shape[2]
+
+
 class ToldSTA(STA):
     """STA that keeps its gates, so that they can be told what to be."""
 
@@ -250,9 +309,9 @@ class ToldSTA(STA):
                                                        when.shape[1]))
 
 
-KNOWING = {"true": TrueGates, "told": ToldSTA}
 MODULES = {"sta": STA, "ta": TemporalAttention, "sa": ChannelAttention,
            "se": SqueezeExcitation, "stc": ChannelCorrelation}
+CONTROLS = {"softmax": StepSoftmax, "true": TrueGates, "told": ToldSTA}
 
 
 PLACES = {  # Table VIII: the blocks of stages conv2 and conv5
@@ -314,6 +373,25 @@ def insert(net: nn.Module, clip: Tensor, make: Callable[..., nn.Module],
         if not isinstance(host, nn.Sequential):  # which calls it by itself
             host.__class__ = _attended(type(host))
     return added
+
+
+class Behind(nn.Module):
+    """A module behind the maps (N, l, c, h, w) of a frozen network.
+
+    Each channel less its mean over `known` maps, over its deviation there.
+    """
+
+    def __init__(self, module: nn.Module, known: Tensor):
+        super().__init__()
+        std, mean = torch.std_mean(known, (0, 1, 3, 4))
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None].clamp(min=1e-3))
+        self.attention = module
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The maps, gated."""
+        x = (maps - self.mean) / self.std
+        return self.attention(x.transpose(1, 2)).transpose(1, 2)
 
 
 class _Attended:
@@ -447,6 +525,8 @@ class STAClassifier(nn.Module):
         count, steps, told = valid.sum(1, keepdim=True), 1, {}
         if seen:
             module, gates = seen[-1]
+            # early stages may run on k pieces of each clip
+            gates = rearrange(gates, "(n k) c l -> n c (k l)", n=len(maps))
             gates = _spread(gates, valid)  # (B, t, c or 1, l or 1)
             steps = gates.shape[-1]
             told["gates"] = rearrange(gates, "b t c l -> b c (t l)")

@@ -34,20 +34,35 @@ class SaliencyMask(nn.Module):
 
     Three 3x3 convolutions without bias, as in the released code.
     ``(B, n, C, h, w)`` features give ``(B, n, 1, h, w)`` in (0, 1).
+    normalised: a softmax over the places of a frame ends them, not Table 5's
+    sigmoid: each mask sums to one, and tells nothing about its frame.
     """
 
-    def __init__(self, channels: int, hidden: tuple[int, int] = (1024, 512)):
+    def __init__(
+        self,
+        channels: int,
+        hidden: tuple[int, int] = (1024, 512),
+        *,
+        normalised: bool = False,
+    ):
         super().__init__()
         first, second = hidden
         self.layers = nn.Sequential(
             *conv_bn_relu(channels, first),
             *conv_bn_relu(first, second),
             nn.Conv2d(second, 1, 3, padding=1, bias=False),
-            nn.Sigmoid(),
+            PlaceSoftmax() if normalised else nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class PlaceSoftmax(nn.Module):
+    """Softmax over the places of each map ``(..., h, w)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(-2).softmax(-1).view_as(x)
 
 
 def conv_bn_relu(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
@@ -133,6 +148,11 @@ class WhereAndWhen(nn.Module):
         temporal: False sets every weight to 1/n ("w/o temporal attention");
             the ConvLSTM stays.
         literal: Eq. (2) and the extra 1/n of Eq. (4) as printed.
+        normalised: masks by a softmax over places (`SaliencyMask`), times
+            their number: a mask that is even everywhere changes nothing.
+        in_order: the main scripts of the released code: the ConvLSTM reads
+            the masked frames in their order, from states of zero, and a
+            softmax over a score of each state weighs the states.
         dropout: share of channels dropped for a whole video (released code).
         backbone: maps ``(B, n, 3, H, W)`` to features; None if the model is
             fed with features ``(B, n, C, h, w)``.
@@ -148,30 +168,50 @@ class WhereAndWhen(nn.Module):
         spatial: bool = True,
         temporal: bool = True,
         literal: bool = False,
+        normalised: bool = False,
+        in_order: bool = False,
         dropout: float = 0.2,
         backbone: nn.Module | None = None,
     ):
         super().__init__()
-        self.literal = literal
+        self.literal, self.normalised = literal, normalised
+        self.in_order = in_order
         self.backbone = backbone or nn.Identity()
         self.dropout = nn.Dropout3d(dropout)
-        self.mask = SaliencyMask(channels, mask_channels) if spatial else None
-        self.attention = (
-            TemporalAttention(channels, hidden, hidden, literal=literal)
-            if temporal
+        self.mask = (
+            SaliencyMask(channels, mask_channels, normalised=normalised)
+            if spatial
             else None
         )
-        self.init_hidden, self.init_cell = (  # g_h and g_c
-            nn.Sequential(
-                *conv_bn_relu(channels, 2 * hidden),
-                *conv_bn_relu(2 * hidden, hidden),
+        self.attention = None
+        if temporal:
+            self.attention = (
+                nn.Linear(hidden, 1)
+                if in_order
+                else TemporalAttention(
+                    channels, hidden, hidden, literal=literal
+                )
             )
-            for _ in range(2)
-        )
+        if not in_order:
+            self.init_hidden, self.init_cell = (  # g_h and g_c
+                nn.Sequential(
+                    *conv_bn_relu(channels, 2 * hidden),
+                    *conv_bn_relu(2 * hidden, hidden),
+                )
+                for _ in range(2)
+            )
         self.lstm = ConvLSTMCell(channels, hidden)
         self.classify = nn.Linear(hidden, classes)
 
-    def forward(self, x: Tensor) -> WhereAndWhenOutput:
+    def forward(
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        where: Tensor | None = None,
+    ) -> WhereAndWhenOutput:
+        """Weights ``(B, T, n)`` and masks ``(B, n, h, w)``, if given, take
+        the place of the model's own: the truth, or a changed output.
+        With `in_order` the weights of the states are ``(B, 1, n)``."""
         x = self.backbone(x)
         if x.ndim != 5:
             raise ValueError(
@@ -179,34 +219,40 @@ class WhereAndWhen(nn.Module):
             )
         x = rearrange(x, "b n c h w -> b c n h w")
         x = rearrange(self.dropout(x), "b c n h w -> b n c h w")
-        mask = None if self.mask is None else self.mask(x)
-        x = x if mask is None else x * mask  # Eq. (1)
-        states, weights = self.recur(x)
-        mean_state = states.mean(1)  # Eq. (6)
+        if where is None and self.mask is not None:
+            where = self.mask(x).squeeze(2)
+        if where is not None:
+            places = x.shape[-2] * x.shape[-1] if self.normalised else 1
+            x = x * (places * where.unsqueeze(2))  # Eq. (1)
+        recur = self.recur_in_order if self.in_order else self.recur
+        state, weights = recur(x, weights)
         steps = torch.arange(x.shape[1], device=x.device)
         return WhereAndWhenOutput(
-            logits=self.classify(mean_state.mean((-2, -1))),
-            where=None if mask is None else mask.squeeze(2),
+            logits=self.classify(state.mean((-2, -1))),
+            where=where,
             when=None if weights is None else weights.mean(1),
             spans=torch.stack((steps, steps + 1), -1),
             weights=weights,
         )
 
-    def recur(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """All hidden states ``(B, T, D, h, w)`` and weights ``(B, T, n)``.
+    def recur(
+        self, x: Tensor, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The mean state ``(B, D, h, w)`` and all weights ``(B, T, n)``.
 
-        Eq. (2)-(5): at each step the frames are weighted anew from the
+        Eq. (2)-(6): at each step the frames are weighted anew from the
         hidden state, and their weighted sum, Eq. (4), enters the ConvLSTM.
         """
         n, mean = x.shape[1], x.mean(1)
         hidden, cell = self.init_hidden(mean), self.init_cell(mean)  # Eq. (5)
         gates = self.lstm.project(x)
         y = gates.mean(1)  # w_ti = 1/n
-        keys = self.attention.project(x) if self.attention else None
+        look = given is None and self.attention is not None
+        keys = self.attention.project(x) if look else None
         states, weights = [], []
-        for _ in range(n):
-            if self.attention:
-                w = self.attention(keys, hidden)
+        for t in range(n):
+            if look or given is not None:
+                w = self.attention(keys, hidden) if look else given[:, t]
                 weights.append(w)
                 y = einsum(w, gates, "b n, b n d h w -> b d h w")  # Eq. (4)
                 # The softmax averages already; Eq. (4) divides once more.
@@ -214,7 +260,30 @@ class WhereAndWhen(nn.Module):
             hidden, cell = self.lstm(y, hidden, cell)
             states.append(hidden)
         weights = torch.stack(weights, 1) if weights else None
-        return torch.stack(states, 1), weights
+        return torch.stack(states, 1).mean(1), weights  # Eq. (6)
+
+    def recur_in_order(
+        self, x: Tensor, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `recur`, in the released main scripts: one state per frame.
+
+        Frame t enters at step t, and the states are weighed once, at the
+        end: the state ``(B, D, h, w)`` and weights ``(B, 1, n)``.
+        """
+        gates, width = self.lstm.project(x), self.classify.in_features
+        hidden = cell = gates.new_zeros(len(x), width, *x.shape[-2:])
+        states = []
+        for t in range(x.shape[1]):
+            hidden, cell = self.lstm(gates[:, t], hidden, cell)
+            states.append(hidden)
+        states, weights = torch.stack(states, 1), given
+        if weights is None:
+            if self.attention is None:
+                return states.mean(1), None
+            scores = self.attention(states.mean((-2, -1)))
+            weights = scores.transpose(1, 2).softmax(-1)
+        state = einsum(weights[:, 0], states, "b n, b n d h w -> b d h w")
+        return state, weights
 
 
 def total_variation(mask: Tensor) -> Tensor:
@@ -273,8 +342,9 @@ def loss(
         label: classes ``(B,)``.
         released: the released code's normalisation, which the paper's weights
             were tuned for: total variation summed over the batch, and
-            unimodality as the mean of square roots over steps and frames.
-            Default: each video's sum, averaged over the batch.
+            unimodality of the steps' mean weights, as the mean of square
+            roots over frames. Default: each video's sum, averaged over the
+            batch.
     """
     terms = {"ce": F.cross_entropy(output.logits, label)}
     total = terms["ce"]
@@ -287,7 +357,7 @@ def loss(
         total = total + contrast_weight * terms["contrast"]
     if output.weights is not None and unimodal:
         if released:
-            terms["unimodal"] = safe_sqrt(convexity(output.weights)).mean()
+            terms["unimodal"] = safe_sqrt(convexity(output.when)).mean()
         else:
             terms["unimodal"] = unimodality(output.weights).sum(1).mean()
         total = total + unimodal * terms["unimodal"]
@@ -297,3 +367,27 @@ def loss(
 def safe_sqrt(x: Tensor) -> Tensor:
     """Square root whose gradient is zero, not infinite, at zero."""
     return torch.where(x > 0, x.clamp_min(1e-12).sqrt(), 0.0)
+
+
+def changes(weights: Tensor, where: Tensor) -> dict[str, dict[str, Tensor]]:
+    """Masks and weights with a part of what they tell taken out, by name.
+
+    weights ``(B, T, n)``, where ``(B, n, h, w)``: of a trained model, to be
+    handed to it in place of its own. Without places each mask is its mean;
+    without moments all masks of a video have the same mean.
+    """
+    frame = where.mean((2, 3), keepdim=True)
+    video = frame.mean(1, keepdim=True)
+    scaled, flat = where * video / frame.clamp(min=1e-9), video
+    steps, even = weights.mean(1, keepdim=True), weights.mean(2, keepdim=True)
+    return {
+        name: {"weights": w.expand_as(weights), "where": mask.expand_as(where)}
+        for name, mask, w in (
+            ("mask without places", frame, weights),
+            ("mask without moments", scaled, weights),
+            ("mask without both", flat, weights),
+            ("weights of all steps alike", where, steps),
+            ("weights even", where, even),
+            ("all even", flat, even),
+        )
+    }

@@ -56,6 +56,7 @@ def overlay(video: Tensor, where: Tensor,
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     grey = (video.float() * luma).sum(1, keepdim=True)
     mix = 0.3 + 0.4 * (heat - heat.min())
+    tones = tones * (0.4 + 0.6 * grey / 255)  # people are seen through it
     return ((1 - mix) * grey + mix * tones).round().byte()
 
 

@@ -163,9 +163,9 @@ def poses(action: Action, u: np.ndarray) -> np.ndarray:
     """The poses (T, 12) of an action at phases `u` (T,) in [0, 1]."""
     table = np.array(action.rows, dtype=float)
     phase, keys = table[:, 0], table[:, 1:]
-    right = np.clip(np.searchsorted(phase, u, side="right"), 1, len(keys) - 1)
+    right = np.searchsorted(phase[1:-1], u, side="right") + 1
     left = right - 1
-    share = np.clip((u - phase[left]) / (phase[right] - phase[left]), 0, 1)
+    share = (u - phase[left]) / (phase[right] - phase[left])
     ease = (1 - np.cos(np.pi * share))[:, None] / 2
     return keys[left] + ease * (keys[right] - keys[left])
 
@@ -200,11 +200,6 @@ class Skeleton(NamedTuple):
     joints: np.ndarray
 
 
-def ray(angle: np.ndarray, length: float) -> np.ndarray:
-    """The vector (T, 2) along a limb of that angle (T,) in radians."""
-    return length * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-
-
 def skeleton(pose: np.ndarray, body: Body,
              path: np.ndarray | None = None) -> Skeleton:
     """Forward kinematics: poses (T, 12) to bones and joints.
@@ -213,38 +208,42 @@ def skeleton(pose: np.ndarray, body: Body,
     foot stays at x = 0, or, with a `path` (T,), the hip follows the path
     where it is not NaN.
     """
-    (lean, head, arm, fore, arm2, fore2,
-     thigh, shin, thigh2, shin2) = np.radians(pose[:, :10]).T
-    leg = ray(thigh, body.thigh) + ray(shin, body.shin)
-    leg2 = ray(thigh2, body.thigh) + ray(shin2, body.shin)
+    angles = np.radians(pose[:, :10]).T.copy()
+    angles[:2] *= -1  # trunk and head point up
+    # Along each limb, and both sides in one go: small arrays are slow.
+    ways = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    arm, fore = body.upper * ways[2:6:2], body.fore * ways[3:6:2]
+    thigh, shin = body.thigh * ways[6::2], body.shin * ways[7::2]
+    leg, leg2 = thigh + shin
     height = np.maximum(leg[:, 1], leg2[:, 1]) + body.sole + pose[:, 10]
     place = -leg2[:, 0]
     if path is not None:
         place = np.where(np.isnan(path), place, path)
     hip = np.stack([place, -height], axis=-1)
-    neck = hip - ray(-lean, body.torso)
-    skull = neck - ray(-head, body.neck)
-    across = np.stack([np.cos(lean), np.sin(lean)], axis=-1)
-    top = neck + ray(-lean, 0.035)
-    bones = {"torso": (hip, -lean), "head": (skull, -head)}
+    neck = hip - body.torso * ways[0]
+    skull = neck - body.neck * ways[1]
+    across = ways[0][:, ::-1] * [1, -1]
+    top = neck + 0.035 * ways[0]
+    bones = {"torso": (hip, angles[0]), "head": (skull, angles[1])}
     at = {"hip": hip, "neck": neck, "head": skull}
-    for side, near, a, f, th, sh in (
-            ("", -1, arm, fore, thigh, shin),
-            ("2", 1, arm2, fore2, thigh2, shin2)):
-        shoulder = top + near * 0.025 * across
-        elbow = shoulder + ray(a, body.upper)
-        hand = elbow + ray(f, body.fore)
-        socket = hip + [near * 0.012, 0]
-        knee = socket + ray(th, body.thigh)
-        ankle = knee + ray(sh, body.shin)
-        # A standing foot is flat, a lifted one turns with its shin.
-        lifted = np.clip((-ankle[:, 1] - body.sole) / 0.12, 0, 1)
-        bones |= {"arm" + side: (shoulder, a), "fore" + side: (elbow, f),
-                  "thigh" + side: (socket, th), "shin" + side: (knee, sh),
-                  "foot" + side: (ankle, sh * lifted)}
-        at |= {"shoulder" + side: shoulder, "elbow" + side: elbow,
-               "hand" + side: hand, "knee" + side: knee,
-               "ankle" + side: ankle}
+    near = np.array([-1, 1])[:, None, None]
+    shoulder = top + near * 0.025 * across
+    elbow = shoulder + arm
+    hand = elbow + fore
+    socket = hip + near * [0.012, 0]
+    knee = socket + thigh
+    ankle = knee + shin
+    # A standing foot is flat, a lifted one turns with its shin.
+    lifted = ((-ankle[..., 1] - body.sole) / 0.12).clip(0, 1)
+    for i, side in enumerate(("", "2")):
+        (a, f), (th, sh) = angles[2 + 2 * i:][:2], angles[6 + 2 * i:][:2]
+        bones |= {"arm" + side: (shoulder[i], a), "fore" + side: (elbow[i], f),
+                  "thigh" + side: (socket[i], th),
+                  "shin" + side: (knee[i], sh),
+                  "foot" + side: (ankle[i], sh * lifted[i])}
+        at |= {"shoulder" + side: shoulder[i], "elbow" + side: elbow[i],
+               "hand" + side: hand[i], "knee" + side: knee[i],
+               "ankle" + side: ankle[i]}
     bones["prop"] = (at["hand"], np.radians(pose[:, 11]))
     joints = np.stack([at[name] for name in JOINTS], axis=1)
     return Skeleton(bones, joints)

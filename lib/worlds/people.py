@@ -49,7 +49,7 @@ class Look(NamedTuple):
 def look(actor: int) -> Look:
     """The looks of actor number `actor`; the same in every data set."""
     rng = np.random.default_rng([20, 24, actor])
-    grow = rng.uniform(0.93, 1.07, size=8)
+    grow = rng.uniform(0.93, 1.07, size=8).tolist()
     body = Body(*(length * g for length, g in zip(Body(), grow, strict=False)),
                 girth=rng.uniform(0.9, 1.2))
 
@@ -76,6 +76,7 @@ Script = list[tuple[str, int, int]]
 Limb = tuple[str, tuple[float, float, float], Colour]
 
 
+@cache
 def limbs(look: Look, side: str) -> tuple[list[Limb], list[Limb]]:
     """Leg and arm of one side, in heights: bone, two radii and a length."""
     body, g = look.body, look.body.girth
@@ -103,7 +104,7 @@ def costume(look: Look, height: float, floor: Colour,
     body, g, r = look.body, look.body.girth, look.body.head
 
     def bar(bone: str, size: tuple, colour: Colour) -> Part:
-        shape = capsule(*(height * length for length in size))
+        shape = capsule(*[height * length for length in size])
         if bone == "torso":
             shape = -shape
         elif bone.startswith("foot"):
@@ -116,19 +117,19 @@ def costume(look: Look, height: float, floor: Colour,
                     + (h * x, h * y), colour)
 
     def slab(bone: str, corners: tuple, colour: Colour) -> Part:
-        return Part(bone, box(*(height * c for c in corners)), colour)
+        return Part(bone, box(*[height * c for c in corners]), colour)
 
     back = {"bun": [ball(-0.95, -0.75, 0.48, look.hair)],
             "long": [slab("head", (-1.12 * r, -0.2 * r, -0.1 * r, 1.5 * r),
                           look.hair)]}
     fringe = [ball(-0.30, -0.28, 0.62, look.hair)]
     held = {
-        "cup": [slab("cup", (-0.03, -0.12, 0.11, 0.06), scene.PAPER),
-                slab("cup", (-0.03, -0.06, 0.11, 0.01), scene.RED)],
-        "phone": [slab("phone", (-0.05, -0.09, 0.05, 0.14), scene.BLACK),
-                  slab("phone", (-0.027, -0.06, 0.027, 0.10), scene.SKY)],
-        "brush": [bar("brush", (0.024, 0.024, 0.09), scene.WOOD),
-                  slab("brush", (-0.055, 0.05, 0.055, 0.20), scene.PINK)]}
+        "cup": [(slab, (-0.03, -0.12, 0.11, 0.06), scene.PAPER),
+                (slab, (-0.03, -0.06, 0.11, 0.01), scene.RED)],
+        "phone": [(slab, (-0.05, -0.09, 0.05, 0.14), scene.BLACK),
+                  (slab, (-0.027, -0.06, 0.027, 0.10), scene.SKY)],
+        "brush": [(bar, (0.024, 0.024, 0.09), scene.WOOD),
+                  (slab, (-0.055, 0.05, 0.055, 0.20), scene.PINK)]}
     leg, arm = limbs(look, "")
     leg2, arm2 = limbs(look, "2")
     shadow = capsule(0.16 * height, 0.16 * height, 0) * (1, 0.22)
@@ -147,7 +148,8 @@ def costume(look: Look, height: float, floor: Colour,
         *(fringe if look.cut != "crop" else []),
         slab("box", (-0.085, -0.085, 0.085, 0.085), scene.CARDBOARD),
         slab("box", (-0.085, -0.03, 0.085, 0.015), scene.TAPE),
-        *(part for name in PROPS if name in props for part in held[name]),
+        *(kind(name, *rest) for name in PROPS if name in props
+          for kind, *rest in held[name]),
         *(bar(*limb) for limb in arm),
     ]
 
@@ -206,7 +208,7 @@ class Person:
         self.holds = np.zeros(frames, dtype=bool)
         self.props = np.full(frames, "", dtype="<U5")
         things = furniture(self.look.body)
-        pose = np.tile(np.array(IDLE, dtype=float), (frames, 1))
+        pose = np.full((frames, len(IDLE)), IDLE, dtype=float)
         walks = sum(end - start for name, start, end in script
                     if ACTIONS[name].travel)
         path = np.full(frames, things.home) if walks else None
@@ -237,12 +239,13 @@ class Person:
         The thing in the hand is there while it is used, the box belongs to
         the room until it is picked up.
         """
-        always = np.ones(len(self.props), dtype=bool)
-        shown = [self.props == part.bone if part.bone in PROPS else always
-                 for part in parts]
-        owned = [self.holds if part.bone == "box" else now
-                 for part, now in zip(parts, shown, strict=True)]
-        return np.stack(shown, axis=1), np.stack(owned, axis=1)
+        shown, owned = np.ones((2, len(self.props), len(parts)), dtype=bool)
+        for k, (bone, *_) in enumerate(parts):
+            if bone in PROPS:
+                shown[:, k] = owned[:, k] = self.props == bone
+            elif bone == "box":
+                owned[:, k] = self.holds
+        return shown, owned
 
     def phases(self, action: Action, n: int,
                phase: float) -> tuple[np.ndarray, np.ndarray]:
@@ -278,12 +281,12 @@ class Person:
         hip = self.joints[:, JOINTS.index("hip")] * [1, 0]
         bones = self.bones | {"shadow": (hip, np.zeros(len(hip)))}
         bones |= dict.fromkeys(PROPS, bones["prop"])
-        parts = costume(self.look, self.height, floor, set(self.props))
+        parts = costume(self.look, self.height, floor, {*self.props.tolist()})
         mirror = np.array([self.flip, 1])
         origins, angles = zip(*(bones[part.bone] for part in parts),
                               strict=True)
         return Layer(
-            [part._replace(shape=part.shape * mirror) for part in parts],
-            np.stack(origins, axis=1) * self.height * mirror
+            [Part(bone, shape * mirror, tint) for bone, shape, tint in parts],
+            np.array(origins).swapaxes(0, 1) * self.height * mirror
             + (self.foot + camera)[:, None],
-            np.stack(angles, axis=1) * self.flip)
+            np.array(angles).T * self.flip)

@@ -8,6 +8,8 @@ part is on top. What does not move is painted once on a canvas.
 Coordinates are OpenCV's, in pixels: (0, 0) is the middle of the first pixel.
 """
 
+from functools import cache
+from itertools import compress
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +22,7 @@ Colour = tuple[int, int, int]
 VERTICES = 16
 TURN = np.linspace(0, np.pi, VERTICES // 2)
 BOW = np.stack([np.cos(TURN), np.sin(TURN)], axis=1)
+CORNERS = np.repeat([[0, 1], [2, 1], [2, 3], [0, 3]], VERTICES // 4, axis=0)
 SHIFT = 4  # OpenCV draws in 1/16 pixels
 BRIM = 0.5  # OpenCV paints each pixel that a polygon touches: draw smaller
 
@@ -50,6 +53,7 @@ def faded(colour: Colour) -> Colour:
     return tuple((c + 206) // 2 for c in colour)
 
 
+@cache  # only of the few colours of rooms and people
 def shade(colour: Colour, by: float) -> Colour:
     """A colour made darker (by < 1) or lighter (by > 1)."""
     return tuple(int(min(255, c * by)) for c in colour)
@@ -76,12 +80,13 @@ class Layer(NamedTuple):
                      self.angles[:, some])
 
     def outlines(self) -> np.ndarray:
-        """The vertices (T, K, V, 2) of all parts in pixels."""
-        x, y = np.moveaxis(np.stack([p.shape for p in self.parts]), -1, 0)
+        """The x and y (2, T, K, V) of the vertices of all parts in pixels."""
+        x, y = np.array([p.shape.T for p in self.parts]).swapaxes(0, 1).copy()
         angles = self.angles[..., None]
         cos, sin = np.cos(angles), np.sin(angles)
-        turned = np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)
-        return self.origins[:, :, None] + turned
+        left, top = np.moveaxis(self.origins, -1, 0)[..., None]
+        return np.stack([left + (cos * x + sin * y),
+                         top + (cos * y - sin * x)])
 
 
 def join(layers: list[Layer]) -> Layer:
@@ -105,22 +110,25 @@ def paint(canvas: np.ndarray, margin: int, camera: np.ndarray, layer: Layer,
     points = np.round(layer.outlines() * (1 << SHIFT)).astype(np.int32)
     solid = shown & [part.bone != "shadow" for part in layer.parts]
     if wanted is not None:
-        low, high, edge = points.min(axis=2), points.max(axis=2), 2 << SHIFT
-        meets = ((low < high[:, wanted].max(axis=1, keepdims=True) + edge)
-                 & (high > low[:, wanted].min(axis=1, keepdims=True) - edge))
-        before = np.arange(len(wanted)) < wanted.argmax()
-        solid &= (wanted | meets.all(axis=2)) & ~before
+        first = wanted.argmax()
+        mine, after = wanted[first:], points[:, :, first:]
+        low, high, edge = after.min(axis=3), after.max(axis=3), 2 << SHIFT
+        meets = ((low < high[:, :, mine].max(axis=2, keepdims=True) + edge)
+                 & (high > low[:, :, mine].min(axis=2, keepdims=True) - edge))
+        solid[:, :first] = False
+        solid[:, first:] &= mine | meets.all(axis=0)
     colours = [part.colour for part in layer.parts]
     middle = (size - 1) / 2 + margin
-    for t, (frame, label) in enumerate(zip(video, labels, strict=True)):
-        x, y = middle - camera[t]
-        cv2.getRectSubPix(canvas, (size, size), (x, y), patch=frame)
-        outline = list(points[t])
-        for k in np.flatnonzero(shown[t]).tolist():
-            cv2.fillConvexPoly(frame, outline[k], colours[k], cv2.LINE_AA,
-                               SHIFT)
-        for k in np.flatnonzero(solid[t]).tolist():
-            cv2.fillConvexPoly(label, outline[k], k + 1, cv2.LINE_8, SHIFT)
+    outlines = np.ascontiguousarray(np.moveaxis(points, 0, -1))
+    for frame, label, shift, outline, seen, on_top in zip(
+            video, labels, camera, map(list, outlines), shown.tolist(),
+            solid.tolist(), strict=True):  # lists: faster part by part
+        cv2.getRectSubPix(canvas, (size, size), middle - shift, patch=frame)
+        painted = zip(outline, colours, strict=True)
+        for shape, colour in compress(painted, seen):
+            cv2.fillConvexPoly(frame, shape, colour, cv2.LINE_AA, SHIFT)
+        for k, shape in compress(enumerate(outline, 1), on_top):
+            cv2.fillConvexPoly(label, shape, k, cv2.LINE_8, SHIFT)
     return video, labels
 
 
@@ -139,7 +147,8 @@ def pan(rng: np.random.Generator, frames: int, size: int,
 def dim(video: np.ndarray, when: np.ndarray, light: float) -> None:
     """Turn the light of the frames `when` (T,) down, in place."""
     table = np.round(np.arange(256) * light).astype(np.uint8)
-    video[when] = table[video[when]]
+    for t in np.flatnonzero(when):
+        cv2.LUT(video[t], table, dst=video[t])
 
 
 def capsule(r0: float, r1: float, length: float) -> np.ndarray:
@@ -147,16 +156,17 @@ def capsule(r0: float, r1: float, length: float) -> np.ndarray:
 
     A disc where `length` is 0.
     """
-    return np.concatenate([-max(r0 - BRIM, 0.2) * BOW,
-                           max(r1 - BRIM, 0.2) * BOW + (0, length)])
+    shape = np.concatenate([-max(r0 - BRIM, 0.2) * BOW,
+                            max(r1 - BRIM, 0.2) * BOW])
+    shape[len(BOW):, 1] += length
+    return shape
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     """A rectangle (V, 2); corners are repeated to make up V vertices."""
     x0, y0 = x0 + BRIM, y0 + BRIM
     x1, y1 = max(x1 - BRIM, x0 + 0.4), max(y1 - BRIM, y0 + 0.4)
-    corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    return np.repeat(corners, VERTICES // 4, axis=0)
+    return np.array([x0, y0, x1, y1])[CORNERS]
 
 
 def draw(image: np.ndarray, shape: np.ndarray, colour: Colour) -> None:
@@ -189,7 +199,8 @@ def room(rng: np.random.Generator, size: int, margin: int,
     edge = int(round(horizon)) + margin
     wall = WALLS[rng.integers(len(WALLS))]
     floor = FLOORS[rng.integers(len(FLOORS))]
-    canvas[:edge], canvas[edge:] = wall, floor
+    canvas[0], canvas[-1] = wall, floor
+    canvas[:edge], canvas[edge:] = canvas[0], canvas[-1]  # fast row by row
     kind, pitch = rng.integers(4), int(s * rng.uniform(0.10, 0.16))
     band = max(1, s // 40)
     if kind == 0:  # wallpaper stripes
@@ -215,7 +226,7 @@ def room(rng: np.random.Generator, size: int, margin: int,
     light = cv2.resize(rng.normal(0, 7, (6, 6)).astype(np.float32),
                        (side, side), interpolation=cv2.INTER_CUBIC)
     grain = rng.integers(-3, 4, (side, side)).astype(np.float32)
-    lit = canvas + (light + grain)[..., None]
+    lit = canvas + cv2.merge([light + grain] * 3)
     return np.clip(lit, 0, 255).astype(np.uint8), floor
 
 
@@ -266,11 +277,12 @@ def clutter(rng: np.random.Generator, size: int, count: int,
     parts = []
     for d in draws:
         long, wide = size * (0.12 + 0.16 * d[0]), size * (0.02 + 0.025 * d[1])
-        shape = (capsule(wide, wide, long), capsule(wide * 2, wide * 2, 0),
-                 box(-2 * wide, -wide, 2 * wide, wide),
-                 capsule(wide, wide, long))[int(4 * d[2])]
+        kind, *sizes = ((capsule, wide, wide, long),
+                        (capsule, wide * 2, wide * 2, 0),
+                        (box, -2 * wide, -wide, 2 * wide, wide),
+                        (capsule, wide, wide, long))[int(4 * d[2])]
         colours = CLOTHES + SKIN
-        parts.append(Part("clutter", shape,
+        parts.append(Part("clutter", kind(*sizes),
                           faded(colours[int(len(colours) * d[3])])))
     x, y, drift, reach, swing, phase = draws[:, 4:].T
     cycle = 2 * np.pi * ((0.4 + 1.2 * drift) * time + phase)

@@ -11,6 +11,7 @@ true attention is worth in each is measured by `lib/lab/oracles.py`.
 from collections.abc import Iterable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -97,8 +98,8 @@ class Puppets(Dataset):
         arrays = film(label, self.classes, who,
                       [a for a in pool if a != who], key, self.dials,
                       self.extras)
+        arrays["video"] = np.stack([*map(cv2.split, arrays["video"])])
         sample = {k: torch.from_numpy(v) for k, v in arrays.items()}
-        sample["video"] = sample["video"].movedim(-1, 1).contiguous()
         return {**sample, "label": label, "name": self._name(i, who),
                 "group": f"g{who:02d}", "fps": FPS}
 

@@ -27,10 +27,10 @@ class Literal(rstan.RSTAN):
             stream.spatial.project = stream.spatial.from_input
             stream.spatial.from_input = torch.nn.Identity()
 
-    def attend(self, keys, cubes, hidden, valid):
+    def attend(self, keys, cubes, *rest):
         keys = [s.spatial.project(x)
                 for s, x in zip(self.streams, cubes, strict=True)]
-        return super().attend(keys, cubes, hidden, valid)
+        return super().attend(keys, cubes, *rest)
 
 
 FORMS = {"lib": rstan.RSTAN, "literal": Literal}

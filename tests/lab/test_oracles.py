@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from lib.data import datasets
 from lib.data.batches import Columns
 from lib.lab import oracles, tables
+from lib.networks import cnn2d
 from lib.scores import metrics
 from lib.worlds.worlds import WORLDS
 
@@ -98,10 +99,12 @@ def study():
 
 def test_a_row_of_each_kind_is_trained_and_scored(study):
     rows = ["frames: learned, even", "clips: even, learned",
-            "frames: true, true"]
+            "frames: true, true", "end to end: even, even",
+            "end to end: learned, learned"]
     lines = study.run(rows, [0])
-    for line, scored in zip(lines, ({"where", "point"}, {"when"}, set()),
-                            strict=True):
+    for line, scored in zip(lines, (
+            {"where", "point"}, {"when"}, set(), set(), {"where", "when"}),
+            strict=True):
         assert 0 <= line["metrics"]["top-1"] <= 1
         assert scored <= {*line["metrics"]}
         assert bool(scored) == (len(line["metrics"]) > 1)
@@ -110,9 +113,26 @@ def test_a_row_of_each_kind_is_trained_and_scored(study):
                        again.outputs["logits"])
 
 
+def test_end_to_end_the_cnn_trains_at_its_share_of_the_rate():
+    torch.manual_seed(0)
+    cnn = cnn2d.frame_cnn("small_narrow", "puppets").train()
+    model = oracles.EndToEnd(cnn, oracles.Pooled(cnn.channels, 3))
+    video = torch.rand(2, 4, 3, 32, 32)
+    out = model(video)
+    assert torch.allclose(out.logits, model.head.classify(
+        cnn(video).mean((1, 3, 4))), atol=1e-5)
+    out.logits.sum().backward()
+    assert all(p.grad is not None for p in cnn.parameters())
+    groups = model.optimizer(model.parameters(), lr=1.0).param_groups
+    assert [group.get("times", 1.0) for group in groups] == [
+        oracles.CNN_RATE, 1.0]
+    assert sum(len(group["params"]) for group in groups) == len(
+        [*model.parameters()])
+
+
 def test_the_key_knows_the_features(study):
     keys = {study.head(row, 0)["key"] for row in oracles.ROWS}
-    assert len(keys) == len(oracles.ROWS) == 18
+    assert len(keys) == len(oracles.ROWS) == 20
 
 
 def test_the_table_shows_what_is_recorded(monkeypatch):
@@ -136,7 +156,9 @@ def test_a_world_has_a_preset_with_every_row(world):
     found = oracles.recorded(world)
     heads = [*found.lines, *found.missing]
     assert {(head["variant"], head["seed"]) for head in heads} == {
-        (row, seed) for row in oracles.ROWS for seed in range(5)}
+        (row, seed) for row in oracles.ROWS for seed in range(5)
+        if world in ("alone", "crowd", "lights", "stage")
+        or "end to end" not in row}
     assert {head["dataset"] for head in heads} == {world}
     assert {head["params"]["frames"] for head in heads} == {
         WORLDS[world].frames}

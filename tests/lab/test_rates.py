@@ -11,12 +11,14 @@ from lib.lab import rates
 from lib.lab.registry import Registry
 from lib.lab.study import Study
 
-ROWS = {"base": {}, "full": {}}
+ROWS = {"base": {}, "full": {}, "both": {"of": ["full", "base"]}}
 tried: list = []
 
 
 def train(run):
     tried.append((run.row, run.rate))
+    if "of" in run.options:
+        return None, []
     best = {"base": 0.03, "full": 0.0001}[run.row]
     score = -abs(math.log10(run.rate / best))
     return torch.nn.Linear(1, 2), [{"score": score - 1}, {"score": score}, {}]
@@ -47,16 +49,19 @@ def test_the_ladder_has_two_rates_for_each_power_of_ten():
 
 def test_the_best_rate_is_no_edge(study, tmp_path):
     file = tmp_path / "rates.jsonl"
-    assert rates.choose(study, "base", file) == 0.03
+    assert rates.choose(study, "base", file) == {"base": 0.03}
     assert {rate for _, rate in tried} == {0.003, 0.01, 0.03, 0.1}
-    assert rates.choose(study, "full", file) == 0.0001
+    assert rates.choose(study, "full", file) == {"full": 0.0001}
     assert {rate for row, rate in tried if row == "full"} == {
         0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003}
     lines = Registry(file).lines()
     assert len(lines) == len(tried) == 11
     assert all(line["seed"] == rates.SEED for line in lines)
-    assert rates.choose(study, "base", file) == 0.03
-    assert len(tried) == 11  # what was tried is not trained again
+    study.settings["rates"].clear()
+    both = {"full": 0.0001, "base": 0.03}  # and no rate of its own
+    assert rates.choose(study, "both", file) == both
+    assert study.settings["rates"] == both
+    assert len(tried) == 12  # what was tried is not trained again
 
 
 def test_a_search_without_an_end_ends():
@@ -80,9 +85,11 @@ def test_a_rate_is_part_of_its_rows_key_alone(study):
         study.settings["rates"] = rates_
         return [study.head(row, 0)["key"] for row in ROWS]
 
-    base, full = keys()
-    assert keys(base=0.1)[0] != base
-    assert keys(base=0.1)[1] == full
+    base, full, both = keys()
+    changed = keys(base=0.1)
+    assert changed[0] != base
+    assert changed[1] == full
+    assert changed[2] != both  # it is made of the other two
 
 
 def test_a_rate_of_no_row_is_refused(study):

@@ -373,3 +373,20 @@ def test_a_network_of_frames_learns_from_labels():
     assert training.tune_frames(net, Lines(), "video", 2, steps=20, batch=8,
                                 lr=0.1, device="cpu") is net
     assert net.scale > 0.2 or net.scale < 0
+
+
+def test_data_in_memory_move_to_the_gpu_where_they_fit(monkeypatch):
+    """A device without memory stands for the GPU."""
+    data = Columns({"x": torch.zeros(4, 10), "name": [*"abcd"]},
+                   classes=["one"])
+    gpu = torch.device("meta")
+    for free, moved in ((1000, True), (200, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info",
+                            lambda device, free=free: (free, free))
+        near = training._near(data, gpu)
+        assert (near.columns["x"].device == gpu) == moved
+        assert near.columns["name"] == [*"abcd"]
+        assert near.classes == ["one"]
+    assert training._near(data, torch.device("cpu")) is data
+    other = torch.utils.data.Subset(data, range(2))
+    assert training._near(other, gpu) is other

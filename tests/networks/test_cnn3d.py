@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from lib.networks import cnn3d as bb
 from lib.networks import pretrained
+from lib.papers import jsta
 
 
 def shapes(name, clips):
@@ -93,6 +94,32 @@ def r3d_18():
 
     torch.manual_seed(0)
     return as_if_trained(r3d_18())
+
+
+@pytest.mark.parametrize(("name", "stage"), [
+    ("resnet3d_small", "conv3a"), ("c3d_small", "conv2")])
+def test_stages_below_and_above_make_the_whole(name, stage):
+    """On clips, and on a video of which the lower maps were computed once."""
+    net = as_if_trained(bb.clip_cnn(name)).eval()
+    video = torch.rand(2, 19, 3, 32, 32)
+    with torch.no_grad():
+        maps, vectors = bb.Below(net, stage).features(video)
+        clips = video[:, :16].unflatten(1, (2, 8))
+        whole = torch.stack([net(one) for one in clips])
+        model = bb.OnVideos(lambda x, real: torch.stack(
+            [net.above(stage)(one) for one in x]), length=4)
+        assert_close(model(maps), whole)
+        assert maps.shape[:3] == (2, 8, net.widths[stage])
+        assert_close(vectors, maps.mean((3, 4)))
+        last, _ = bb.Below(net).features(video)
+        assert_close(last, whole.flatten(1, 2).mean((3, 4), keepdim=True))
+
+
+def test_the_stages_above_may_read_more_channels():
+    upper = bb.clip_cnn("resnet3d_small").above("conv3a", more=1)
+    upper.stages["identity3b"] = jsta.TrueGates()
+    assert upper(torch.rand(2, 4, 17, 8, 8)).shape[:3] == (2, 1, 64)
+    refused("clips must be", upper, torch.rand(2, 4, 16, 8, 8))
 
 
 def test_weights_of_r3d_18_give_its_own_map(r3d_18):

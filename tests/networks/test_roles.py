@@ -52,6 +52,21 @@ def test_the_stages_in_front_and_behind_are_the_whole(name):
                               atol=1e-5)
 
 
+def test_clips_are_seen_by_themselves_and_joined():
+    net = cnn3d.clip_cnn("resnet3d_small").eval()
+    stem = roles.Stem(net, "identity4b", 8)
+    known = roles.Known(net, "identity4b", 8).eval()
+    video = torch.rand(2, 24, 3, 32, 32)
+    with torch.no_grad():
+        maps, last = known.features(video)
+        assert torch.equal(stem(video), maps)
+        for i in range(3):
+            clip = video[:, 8 * i:8 * i + 8]
+            assert torch.allclose(maps[:, 2 * i:2 * i + 2],
+                                  net(clip, "identity4b"), atol=1e-6)
+            assert torch.allclose(last[:, i:i + 1], net(clip), atol=1e-5)
+
+
 def test_released_weights_are_told_by_what_their_file_holds(tmp_path):
     file = tmp_path / "net.pth"
     found = [roles.fingerprint("base", "resnext101", "none",

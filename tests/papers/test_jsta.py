@@ -102,6 +102,26 @@ def test_printed_gates_leave_nothing_and_rescaled_ones_do(over, below):
     assert printed < below and 0.5 < ours < 5
 
 
+@pytest.mark.equation("jsta", 17)
+def test_without_a_shortcut_the_block_can_suppress():
+    """F = G A X: below X where a gate is below one. With it, F >= X."""
+    x = feature_map().relu()
+    whole, bare = block(), block(shortcut=False)
+    assert_close(bare(x), whole.gates(x) * x)
+    assert (bare(x) < x).any() and (whole(x) >= x).all()
+    assert "shortcut=False" in repr(bare)
+
+
+def test_true_gates_take_the_place_of_the_learned_ones():
+    learned, x = block(), feature_map().relu()
+    gates = random(2, 1, 4, 6, 5, seed=1).abs()
+    learned.gates = lambda x: gates.expand_as(x)
+    told = torch.cat((x, gates), 1)
+    assert_close(jsta.TrueGates()(told), learned(x))
+    learned.shortcut = False
+    assert_close(jsta.TrueGates(shortcut=False)(told), learned(x))
+
+
 class Tiny(nn.Module):
     def __init__(self, over="spatial"):
         super().__init__()
@@ -283,6 +303,21 @@ def test_every_cell_of_table_2_equals_a_loop(head, pool, attend):
         else:
             logits = net.classify(y)
         assert_close(output.logits[row], logits)
+
+
+@pytest.mark.parametrize(("head", "pool"), HEADS)
+def test_given_weights_take_the_place_of_the_attention(head, pool):
+    net, bare = (classifier(attend, head=head, pool=pool)
+                 for attend in (True, False))
+    x = random(B, T, D)
+    own, even = net(x), torch.full((B, T), 1 / T)
+    again = net(x, None, own.weights)
+    assert_close(again.logits, own.logits)
+    assert torch.equal(net(x, None, even).weights, even)
+    bare.load_state_dict(net.state_dict(), strict=False)
+    assert_close(net(x, None, even).logits, bare(x).logits)
+    first = torch.eye(T)[:1].expand(B, T)
+    assert not torch.allclose(net(x, None, first).logits, own.logits)
 
 
 @pytest.mark.parametrize(("head", "pool"), HEADS)

@@ -37,7 +37,8 @@ def slow_forward(net, xs):
     h, c = ([torch.zeros(H).double()] * n_streams for _ in range(2))
     logits, alphas, betas = [], [], []
     for t in range(steps):
-        seen = [*range(steps)]
+        seen = [*range(t + 1 if net.causal else steps)]
+        asks = h if net.query else [torch.zeros(H).double()] * n_streams
         if net.window is not None:
             seen = seen[t:t + net.window]
         maps = []
@@ -45,7 +46,7 @@ def slow_forward(net, xs):
             at, rows = stream.spatial, []
             for n in seen:
                 scores = torch.stack([
-                    at.score(torch.tanh(at.from_hidden(h[s])
+                    at.score(torch.tanh(at.from_hidden(asks[s])
                                         + at.from_input(cubes[s][n, k])))[0]
                     for k in range(S * S)])  # Eq. (2)
                 exp = torch.exp(scores) ** at.gamma
@@ -53,7 +54,7 @@ def slow_forward(net, xs):
             maps.append(torch.stack(rows))
         alpha = fused(net, maps)  # Eq. (14)
         local = [
-            torch.stack([sum(alpha[i, k] * cubes[s][n, k]
+            torch.stack([sum(alpha[s][i, k] * cubes[s][n, k]
                              for k in range(S * S))
                          for i, n in enumerate(seen)])
             for s in range(n_streams)]  # Eq. (4)
@@ -61,7 +62,7 @@ def slow_forward(net, xs):
         for s, stream in enumerate(net.streams):
             at = stream.temporal
             scores = torch.stack([
-                at.score(torch.tanh(at.from_hidden(h[s])
+                at.score(torch.tanh(at.from_hidden(asks[s])
                                     + at.from_input(frame)))[0]
                 for frame in local[s]])  # Eq. (5)
             exp = torch.exp(scores) ** at.gamma
@@ -69,30 +70,33 @@ def slow_forward(net, xs):
         beta = fused(net, weights)  # Eq. (15)
         for s, stream in enumerate(net.streams):
             phi = sum(b * frame for b, frame
-                      in zip(beta, local[s], strict=True))  # Eq. (7)
+                      in zip(beta[s], local[s], strict=True))  # Eq. (7)
             w, b = stream.cell.from_input.weight, stream.cell.from_input.bias
-            u = stream.cell.from_state.weight
-            gates = (w @ vectors[s][t] + u[:, :C] @ phi + u[:, C:] @ h[s] + b)
+            gates = (w @ vectors[s][t] + stream.cell.from_phi(phi)
+                     + stream.cell.from_hidden(h[s]) + b)
             i, f, o, g = gates.split(H)  # Eq. (8)-(11)
             c[s] = f.sigmoid() * c[s] + i.sigmoid() * g.tanh()  # Eq. (12)
             h[s] = o.sigmoid() * c[s].tanh()  # Eq. (13)
         logits.append(net.classify[0](torch.cat(h)))  # Eq. (16)
-        alphas.append(alpha)
-        betas.append(beta)
+        alphas.append(sum(alpha) / n_streams)
+        betas.append(sum(beta) / n_streams)
     return torch.stack(logits), alphas, betas
 
 
 def fused(net, scores):
-    if len(scores) == 1:
-        return scores[0]
+    if len(scores) == 1 or net.fusion == "none":
+        return scores
     scores = torch.stack(scores)
     both = scores.max(0).values if net.fusion == "max" else scores.mean(0)
-    return both / both.sum(-1, keepdim=True) if net.renormalise else both
+    if net.renormalise:
+        both = both / both.sum(-1, keepdim=True)
+    return [both, both]
 
 
 CASES = [
     (1, {}), (2, {}), (2, {"gamma": (5.0, 10.0)}), (2, {"fusion": "mean"}),
     (2, {"renormalise": True}), (2, {"window": 1}), (2, {"window": 2}),
+    (2, {"fusion": "none"}), (2, {"query": False}), (2, {"causal": True}),
 ]
 
 
@@ -113,7 +117,9 @@ def test_equals_the_slow_loop(streams, options):
         assert_close(output.when, output.beta[:, -1], **close)
     assert output.spans.tolist() == [[i, i + 1] for i in range(T)]
     for t, (alpha, beta) in enumerate(zip(alphas, betas, strict=True)):
-        near = slice(0, T) if net.window is None else slice(t, t + net.window)
+        near = slice(0, t + 1 if net.causal else T)
+        if net.window is not None:
+            near = slice(t, t + net.window)
         assert_close(output.alpha[0, t, near].flatten(1), alpha, **close)
         assert_close(output.beta[0, t, near], beta, **close)
         assert_close(output.beta[0, t].sum(), beta.sum(), **close)
@@ -137,11 +143,62 @@ def test_baseline_is_torch_s_lstm():
 
     with torch.no_grad():
         lstm.weight_ih_l0.copy_(turned(cell.from_input.weight))
-        lstm.weight_hh_l0.copy_(turned(cell.from_state.weight))
+        lstm.weight_hh_l0.copy_(turned(cell.from_hidden.weight))
         lstm.bias_ih_l0.copy_(turned(cell.from_input.bias))
         lstm.bias_hh_l0.zero_()
     states, _ = lstm(vector)
     assert_close(output.steps, net.classify[0](states))
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"fusion": "mean"}, {"fusion": "none"}, {"window": 2}])
+def test_given_maps_take_the_place_of_the_scores(options):
+    """Its own maps change nothing, others reach the logits as they are."""
+    net, xs = model(**options), features()
+    free = net(*xs)
+    if options.get("fusion") != "none":  # where the streams' maps differ
+        told = net(*xs, where=free.alpha, when=free.beta)
+        assert_close(told.logits, free.logits)
+    place, moment = (torch.rand(B, 1, T, *more)
+                     for more in ((S, S), ()))
+    told = net(*xs, where=place, when=moment)
+    if net.window is None:
+        assert_close(told.alpha, place.expand(-1, T, -1, -1, -1))
+        assert_close(told.beta, moment.expand(-1, T, -1))
+    assert not torch.allclose(told.logits, free.logits, atol=1e-3)
+    half = net(*xs, where=place)  # then only *when* is asked
+    assert_close(half.where, told.where)
+    assert not torch.allclose(half.beta, told.beta, atol=1e-3)
+
+
+def test_without_a_query_every_step_looks_alike():
+    output = model(query=False)(*features())
+    assert torch.equal(output.alpha, output.alpha[:, :1].expand_as(
+        output.alpha))
+    assert not torch.allclose(model()(*features()).alpha, output.alpha)
+
+
+def test_a_causal_step_sees_nothing_behind_it():
+    xs = features()
+    late = [torch.cat((x[:, :3], 1 + x[:, 3:]), 1) for x in xs]
+    for causal in (True, False):
+        net = model(causal=causal)
+        one, other = net(*xs).steps, net(*late).steps
+        assert torch.equal(one[:, :3], other[:, :3]) == causal
+        assert not torch.allclose(one[:, 3:], other[:, 3:])
+
+
+def test_phi_leaves_the_other_weights_alone():
+    """The baseline has the same parts, less those that look."""
+    own, plain = (dict(model(attention=on).named_parameters())
+                  for on in (True, False))
+    assert {name for name in own.keys() - plain.keys()} == {
+        f"streams.{s}.{name}" for s in (0, 1) for name in (
+            "cell.from_phi.weight", *(f"{part}.{rest}" for part in (
+                "spatial", "temporal") for rest in (
+                    "from_input.weight", "from_input.bias",
+                    "from_hidden.weight", "score.weight")))}
+    assert all(own[name].shape == x.shape for name, x in plain.items())
 
 
 @pytest.mark.equation("rstan", 14, 15)
@@ -260,3 +317,60 @@ def test_wrong_shapes_and_options_are_explained():
     refused("1 stream|2 stream", model(), cube, vector, cube[..., 1:], vector)
     refused("fusion='sum'", model, fusion="sum")
     refused("window=0", model, window=0)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_altered_changes_the_one_thing(window):
+    net, xs = model(window=window), features()
+    own = net(*xs)
+    assert torch.equal(rstan.altered(net, xs).logits, own.logits)
+    turned = rstan.altered(net, xs, "x turned")
+    assert_close(turned.logits, net(
+        xs[0], xs[1].flip(1), xs[2], xs[3].flip(1)).logits)
+    for name, ndim in (("x", 3), ("phi", 5)):
+        swapped = rstan.altered(net, xs, f"{name} swapped")
+        mixed = [x.roll(1, 0) if x.ndim == ndim else x for x in xs]
+        assert_close(swapped.logits, net(*mixed).logits)
+    even = rstan.altered(net, xs, "where even").alpha
+    assert_close(even.sum((3, 4)), own.alpha.sum((3, 4)))
+    assert_close(even, even.mean((3, 4), keepdim=True).expand_as(even))
+    even = rstan.altered(net, xs, "when even").beta
+    assert_close(even.sum(2), own.beta.sum(2))
+    for t in range(T):
+        near = slice(t, t + window) if window else slice(None)
+        assert_close(even[:, t, near], even[:, t, near].mean(
+            1, keepdim=True).expand_as(even[:, t, near]))
+    assert torch.equal(xs[1], features()[1])  # nothing was changed in place
+    refused("x turned", rstan.altered, net, xs, "where")
+
+
+def control(**options):
+    torch.manual_seed(1)
+    return rstan.Control((C, C), (D, D), K, hidden=H, units=5, **options)
+
+
+def test_a_control_is_told_even_or_true_maps():
+    xs = features()
+    output = control(told=["where", "when"])(*xs)
+    assert_close(output.alpha, torch.full((B, T, T, S, S), 1 / S**2))
+    assert_close(output.beta, torch.full((B, T, T), 1 / T))
+    mask = torch.rand(B, T, 8, 8) > 0.5
+    lit = torch.arange(T).expand(B, T) < 2
+    output = control(told=["where", "when"])(*xs, mask, lit)
+    assert_close(output.where, rstan.silhouette(mask, (S, S)))
+    assert_close(output.when, lit / 2)
+    # what it is not told, it asks for
+    output = control(told=["when"])(*xs, mask, lit)
+    assert_close(output.when, lit / 2)
+    assert output.where.std() > 1e-3
+
+
+@pytest.mark.parametrize(("time", "width"), [("channel", 1), ("product", 7)])
+def test_a_control_that_knows_the_time(time, width):
+    """Frames in another order are then another video."""
+    net, xs = control(time=time, told=["where", "when"]), features()
+    assert net.streams[0].spatial.from_input.in_features == C + width
+    turned = [x.flip(1) if x.ndim == 5 else x for x in xs]
+    same, other = net(*xs).logits, net(*turned).logits
+    assert torch.allclose(same, other, atol=1e-6) == (time == "channel")
+    assert torch.equal(xs[0], features()[0])

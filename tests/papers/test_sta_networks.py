@@ -23,7 +23,7 @@ def module(kind="sta", channels=C, size=SIZE, **options):
     """With weights of all signs and gates that differ, none dead."""
     torch.manual_seed(1)
     if kind in ("sta", "ta", "sa"):
-        options.setdefault("literal", True)
+        options.setdefault("start", "torch")
     if kind in ("se", "stc"):
         options.setdefault("reduction", 2)
     net = sta_networks.MODULES[kind](channels, size, **options)
@@ -108,6 +108,12 @@ def test_channel_attention_equals_the_equations():
         for j in range(C):
             w = (net.conv2.weight[j, 0, 0] * z + net.conv2.bias[j]).sigmoid()
             assert_close(y[row, j], w * clip[j], rtol=0, atol=1e-12)
+
+
+def test_a_kernel_of_the_map_s_size_is_one_product():
+    net, x = module("sa"), feature_map()
+    z = net.relu(net.conv1(x)[:, :, 0, 0])
+    assert_close(gates(net, x), net.conv2(z).sigmoid())
 
 
 @pytest.mark.parametrize("kind", ["se", "stc"])
@@ -228,8 +234,54 @@ def test_at_first_nearly_nothing_happens_and_nothing_is_dead(
         optimiser.step()
 
 
+@pytest.mark.parametrize(("kind", "options"), [
+    (kind, options) for kind, options in STARTS if kind in ("ta", "sta")]
+    + [("sa", {})])
+def test_from_one_half_everything_learns_at_once(kind, options):
+    net = sta_networks.MODULES[kind](64, SIZE, start="half", **options)
+    x = feature_map(8, 64)
+    assert_close(net(x), x / 2, rtol=1e-5, atol=0)
+    ((net(x) - random(*x.shape, seed=2)) ** 2).mean().backward()
+    assert net.conv1.weight.grad.abs().sum() > 0
+    assert net.conv2.bias.grad.abs().sum() > 0
+
+
+def test_only_with_norm_a_module_reads_contrasts():
+    """A channel's level and scale in a clip are then the same to it."""
+    x = feature_map().double()
+    other = x * random(2, C, 1, 1, 1, seed=3).exp() + random(
+        2, C, 1, 1, 1, seed=4)
+    contrast = sta_networks.contrast(x)
+    assert_close(contrast.mean((2, 3, 4)), torch.zeros(2, C).double())
+    for norm in (True, False):
+        net = module(norm=norm).double()
+        same = torch.allclose(gates(net, x), gates(net, other), atol=1e-3)
+        assert same == norm
+        plain = module().double()
+        assert_close(gates(net, x), gates(plain, contrast if norm else x))
+
+
+def test_a_softmax_over_steps_keeps_the_mean():
+    net, x = sta_networks.StepSoftmax(C, SIZE), feature_map()
+    assert_close(net(x), x)  # knows nothing yet
+    torch.nn.init.normal_(net.conv1.weight)
+    w = gates(net, x)
+    scores = torch.stack([torch.stack(squeezed(net, clip)) for clip in x])
+    assert_close(w, scores.softmax(1)[:, None] * L, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_behind_known_maps_reads_them_standardised():
+    known = feature_map(20).transpose(1, 2) * 3 + 1
+    net = sta_networks.Behind(module(), known)
+    seen = known.transpose(1, 2)
+    std, mean = torch.std_mean(seen, (0, 2, 3, 4), keepdim=True)
+    x = (seen[:2] - mean) / std
+    assert_close(net(known[:2]).transpose(1, 2),
+                 net.attention.weights(x)[..., None, None] * x)
+
+
 def test_a_dead_module_never_recovers():
-    net, x = sta_networks.STA(C, SIZE, literal=True), feature_map().relu()
+    net, x = sta_networks.STA(C, SIZE, start="torch"), feature_map().relu()
     with torch.no_grad():
         for layer, sign in ((net.conv1, -1), (net.deconv, 1)):
             layer.weight.abs_().mul_(sign)
@@ -335,6 +387,30 @@ def test_padded_clips_leave_no_trace():
     assert x.grad[~VALID].eq(0).all() and x.grad[VALID].ne(0).any()
 
 
+class Pieces(nn.Module):
+    """Runs a network on pieces of 4 frames and joins their maps."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, clips):
+        maps = self.net(clips.unflatten(1, (-1, 4)).flatten(0, 1))
+        return maps.unflatten(0, (len(clips), -1)).flatten(1, 2)
+
+
+def test_gates_of_pieces_are_those_of_their_clip():
+    whole, parts = classifier(), classifier()
+    for net in (whole, parts):
+        net.backbone.gated = module(size=(2, 4, 3))
+    parts.backbone = Pieces(parts.backbone)
+    x = random(B, 8, 3, 8, 6)
+    out, each = parts(x), whole(x.unflatten(1, (2, 4)))
+    assert_close(out.gates, each.gates)
+    assert_close(out.logits, each.logits)
+    assert torch.equal(out.spans, each.spans)
+
+
 def test_no_record_is_left_behind():
     net = classifier()
     with pytest.raises(RuntimeError):
@@ -356,6 +432,7 @@ def test_wrong_input_is_explained():
         refused("made for maps", module(kind), feature_map(channels=C + 1))
         refused("made for maps", module(kind), feature_map()[0])
     refused("step=0", sta_networks.STA, C, SIZE, step=0)
+    refused("start='shut'", sta_networks.STA, C, SIZE, start="shut")
     refused(r"\(B, t, L, 3, H, W\).*real clip", classifier(), clips()[0, 0])
     with pytest.raises(ValueError, match=r"of L frames or more.*\(3, 0, 9"):
         classifier(length=9)(clips()[:, 0])

@@ -119,6 +119,81 @@ def test_without_a_part_it_answers_as_with_an_even_one(part, answer):
     assert_close(output.logits, whole(features()).logits)
 
 
+@pytest.mark.parametrize("options", [
+    {}, {"normalised": True}, {"in_order": True}, {"literal": True}])
+def test_handed_its_own_masks_and_weights_it_predicts_the_same(options):
+    net, x = model(**options), features()
+    own = net(x)
+    told = net(x, where=own.where, weights=own.weights)
+    for name, value in own._asdict().items():
+        assert_close(getattr(told, name), value)
+    for name in ("where", "weights"):
+        changed = getattr(own, name).flip(-1)
+        other = net(x, **{name: changed})
+        assert torch.equal(getattr(other, name), changed)
+        assert (other.logits - own.logits).abs().max() > 1e-5
+    # a model without attention uses what it is handed, too
+    bare = model(spatial=False, temporal=False, **options)
+    bare.load_state_dict({k: v for k, v in net.state_dict().items()
+                          if not k.startswith(("mask.", "attention."))})
+    told = bare(x, where=own.where, weights=own.weights)
+    assert_close(told.logits, own.logits)
+
+
+def test_a_normalised_mask_tells_places_only():
+    net, x = model(normalised=True), features()
+    where = net(x).where
+    assert_close(where.sum((2, 3)), torch.ones(B, N))
+    even = torch.full_like(where, 1 / S**2)
+    assert_close(net(x, where=even).logits, bare_logits(net, x))
+    darker = x.clone()
+    darker[:, 0] = 0  # a sigmoid mask could shut this frame, it cannot
+    assert_close(net(darker).where.sum((2, 3)), torch.ones(B, N))
+
+
+def bare_logits(net, x):
+    """Of the same model whose masks are one everywhere."""
+    bare = model(spatial=False)
+    bare.load_state_dict({k: v for k, v in net.state_dict().items()
+                          if not k.startswith("mask.")})
+    return bare(x).logits
+
+
+def slow_in_order(net, x):
+    """As thumos14_spa_temp_att.py: a state for each frame, then a softmax."""
+    x = x * torch.stack([net.mask.layers(x[:, i]) for i in range(N)], 1)
+    hidden = cell = torch.zeros(B, D, S, S, dtype=x.dtype)
+    kernel = torch.cat(
+        (net.lstm.from_input.weight, net.lstm.from_hidden.weight), 1)
+    pooled = []
+    for t in range(N):
+        gates = F.conv2d(torch.cat((x[:, t], hidden), 1), kernel,
+                         net.lstm.from_hidden.bias, padding=1)
+        i, f, o, g = gates.split(D, 1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        pooled.append(hidden.mean((2, 3)))
+    w = torch.cat([net.attention(state) for state in pooled], 1).softmax(1)
+    return net.classify(sum(
+        w[:, t, None] * pooled[t] for t in range(N))), w
+
+
+def test_in_order_is_the_released_main_script():
+    net, x = model(in_order=True).double(), features().double()
+    output, (logits, w) = net(x), slow_in_order(net, x)
+    # float64 and a few hundred additions: rounding stays below 1e-12
+    assert_close(output.logits, logits, rtol=0, atol=1e-12)
+    assert_close(output.when, w, rtol=0, atol=1e-12)
+    assert output.weights.shape == (B, 1, N)
+    turned = net(x.flip(1))
+    assert (turned.logits - output.logits).abs().max() > 1e-6
+    even = model(in_order=True, temporal=False).double()
+    even.load_state_dict({k: v for k, v in net.state_dict().items()
+                          if not k.startswith("attention.")})
+    flat = torch.full((B, 1, N), 1 / N, dtype=torch.float64)
+    assert_close(even(x).logits, net(x, weights=flat).logits)
+
+
 def test_eval_is_deterministic_and_dropout_spans_the_video():
     net, x = model(dropout=0.5), torch.ones(B, N, C, S, S)
     assert torch.equal(net(x).logits, net(x).logits)
@@ -199,15 +274,47 @@ def test_loss_adds_up_and_drops_what_is_off():
 
 @pytest.mark.equation("where_and_when", 8, 10)
 def test_released_normalisation():
-    """TV grows with the batch; unimodality is a mean of square roots."""
+    """TV grows with the batch; unimodality is a mean of square roots, of
+    the steps' mean weights."""
     output, label = model()(features()), torch.tensor([0, 1, 2])
     paper = ww.loss(output, label)
     released = ww.loss(output, label, released=True)
     assert_close(released["tv"], B * paper["tv"])
     assert_close(released["contrast"], paper["contrast"])
-    camel = torch.tensor([[[0.4, 0.1, 0.4, 0.1]]], requires_grad=True)
-    terms = ww.loss(output._replace(weights=camel), label, released=True)
+    camel = torch.tensor([[0.4, 0.1, 0.4, 0.1]], requires_grad=True)
+    terms = ww.loss(output._replace(when=camel), label, released=True)
     by_hand = ((0.4 * 0.4 - 0.1**2) ** 0.5 + 0) / 2
     assert terms["unimodal"].item() == pytest.approx(by_hand)
     terms["unimodal"].backward()
     assert camel.grad.isfinite().all()
+
+
+def test_changes_take_out_what_they_name():
+    torch.manual_seed(0)
+    where = torch.rand(B, N, S, S)
+    weights = torch.rand(B, N, N).softmax(-1)
+    found = ww.changes(weights, where)
+    assert len(found) == 6
+    for given in found.values():
+        assert given["where"].shape == where.shape
+        assert given["weights"].shape == weights.shape
+        assert_close(given["weights"].sum(-1), torch.ones(B, N))
+        assert_close(given["where"].mean((1, 2, 3)), where.mean((1, 2, 3)))
+    frame, per_video = where.mean((2, 3)), where.mean((1, 2, 3))
+    places = found["mask without places"]["where"]
+    assert_close(places, frame[..., None, None].expand_as(where))
+    moments = found["mask without moments"]["where"]
+    assert_close(moments.mean((2, 3)), per_video[:, None].expand(B, N))
+    ratio = moments / where  # within a frame all places keep their shares
+    assert_close(ratio, ratio[..., :1, :1].expand_as(ratio))
+    for name in ("mask without both", "all even"):
+        assert found[name]["where"].flatten(1).std(1).max() < 1e-6
+    for name in ("weights even", "all even"):
+        assert found[name]["weights"].std(-1).max() < 1e-6
+    alike = found["weights of all steps alike"]["weights"]
+    assert_close(alike, weights.mean(1, keepdim=True).expand_as(weights))
+    for name, changed in found.items():  # the rest stays as it was
+        if name.startswith("mask"):
+            assert torch.equal(changed["weights"], weights)
+        elif name.startswith("weights"):
+            assert torch.equal(changed["where"], where)
