@@ -125,7 +125,7 @@ class TemporalAttention(Gated):
             that maps around zero pass the ReLU too, and Conv2 gives gates of
             0.95. "half": gates of 1/2, where they learn fastest; Conv1 is
             zero, the rest hands its number on. "torch": as torch draws them;
-            the ReLU then often starts dead.
+            the ReLU may start dead.
         norm: Conv1 reads the `contrast` of the map.
     """
 
