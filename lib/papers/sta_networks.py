@@ -550,8 +550,9 @@ class STAClassifier(nn.Module):
         count, steps, told = valid.sum(1, keepdim=True), 1, {}
         if seen:
             module, gates = seen[-1]
-            # early stages may run on k pieces of each clip
-            gates = rearrange(gates, "(n k) c l -> n c (k l)", n=len(maps))
+            if gates.shape[0] != maps.shape[0]:  # of k pieces of each clip
+                gates = rearrange(gates, "(n k) c l -> n c (k l)",
+                                  n=maps.shape[0])
             gates = _spread(gates, valid)  # (B, t, c or 1, l or 1)
             steps = gates.shape[-1]
             told["gates"] = rearrange(gates, "b t c l -> b c (t l)")
