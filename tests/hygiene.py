@@ -72,7 +72,7 @@ def parameters(notebook, path: Path) -> Iterator[str]:
     if any("parameters=globals()" in cell.source for cell in later):
         read |= {"results", "rates"}  # a study takes them from there
     if any("run.rate" in cell.source for cell in later):
-        read.add("lr")  # of the rows that `rates` does not name
+        read.add("lr")
     if any("oracles.study(globals()" in cell.source for cell in later):
         text = (Path(__file__).parents[1] / "lib/lab/oracles.py").read_text()
         read |= {"results", "device", *oracles.BACKBONE.values(),
