@@ -4,8 +4,8 @@ What a frozen network gives needs to be computed once. So every video has a
 fixed number of snippets, and a model is trained on those, in memory::
 
     maps = SnippetMaps({"RGB": cnn}, splits.train, 36, 25, size=64)
-    train = Segments(maps(splits.train, "RGB"), 9)  # nine of 36, at random
-    test = Columns(maps(splits.test, "RGB"))
+    train = Segments(maps(splits.train), 9)  # nine of 36, at random
+    test = Columns(maps(splits.test))
 """
 
 import copy
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lib.data import flow, sampling
@@ -30,7 +31,7 @@ TRUTHS = ("relevant", "mask")
 
 
 class SnippetMaps:
-    """Called with a data set and what to give; remembers what it gave.
+    """Called with a data set and a stream; what was computed is kept.
 
     networks: by stream, as in `Streams.KEYS`; they are left in eval mode on
         `device`, where all that is given lies too.
@@ -53,16 +54,35 @@ class SnippetMaps:
         self.store = None if folder is None else Store(folder)
         self._given: dict[tuple, tuple] = {}
 
-    def __call__(self, videos: Dataset, kind: str) -> dict[str, Tensor]:
-        """Columns of all videos; kind: "frames", or a stream of `networks`.
+    def __call__(self, videos: Dataset, stream: str = "RGB", *,
+                 video: bool = False, pooled: bool = False,
+                 ) -> dict[str, Tensor]:
+        """Columns of the snippets of all videos.
 
-        "frames" has `video` uint8 (N, n, 2, 3, H, W), the pairs that begin
-        the snippets. A stream has `maps` float16 (N, n, C, h, w), each
-        channel less its mean over the spread that it has in the first
-        training videos. Both have `label` (N,), and of their first frames
-        `relevant` (N, n) and `mask` (N, n, H, W) where they are known; a
-        flow stream has `label` alone.
+        `maps` float16 (N, n, C, h, w), each channel less its mean, over the
+        spread that it has in the first training videos; `pooled` leaves
+        their means over places, (N, n, C, 1, 1). `label` (N,). Where they
+        are known of the first frames: `relevant` (N, n), and `map` (N, n, h,
+        w), the share of the actor that each cell has, even where there is
+        none. With `video` also the pairs that
+        begin the snippets, uint8 (N, n, 2, 3, H, W).
         """
+        data = {key: values for key, values in (
+            self._all(videos, "RGB") | self._all(videos, stream)).items()
+            if key != "mask"}
+        if pooled:
+            data["maps"] = data["maps"].mean((3, 4), keepdim=True)
+        if video:
+            data["video"] = self._all(videos, "frames")["video"]
+        return data
+
+    def truth(self, videos: Dataset) -> dict[str, Tensor]:
+        """Labels and what is known of the first frames, on the CPU."""
+        return {key: values.cpu() for key, values in self._all(
+            videos, "RGB").items() if key in ("label", *TRUTHS)}
+
+    def _all(self, videos: Dataset, kind: str) -> dict[str, Tensor]:
+        """Columns of all videos; kind: "frames", or a stream."""
         key = id(videos), kind
         if key not in self._given:
             parts, starts = {}, range(0, len(videos), AT_ONCE)
@@ -118,7 +138,15 @@ class SnippetMaps:
     def _rgb(self, videos: Dataset, start: int, n: int) -> dict:
         made = dict(self._part(videos, start, "frames"))
         frames = made.pop("video")[:, :, 0]
-        return made | {"maps": self._maps("RGB", frames)}
+        made["maps"] = self._maps("RGB", frames)
+        if "mask" in made:
+            shares = F.adaptive_avg_pool2d(
+                made["mask"].float(), made["maps"].shape[-2:])
+            total = shares.sum((2, 3), keepdim=True)
+            made["map"] = torch.where(
+                total > 0, shares / total.clamp(min=1e-9),
+                1 / shares[0, 0].numel()).half()
+        return made
 
     def _flow(self, videos: Dataset, start: int, n: int, kind: str) -> dict:
         key = Streams.KEYS[kind]

@@ -183,16 +183,15 @@ class ClassScores(nn.Module):
     """The SAN's own class scores ``(n, C)`` of X_n ``(n, M, K, K)``, Eq. (5).
 
     Global average pooling and a linear layer without bias. Eq. (5) prints the
-    sum over positions (`literal`), K^2 times the average of the text.
+    sum over positions, K^2 times the average of the text.
     """
 
-    def __init__(self, channels: int, classes: int, literal: bool):
+    def __init__(self, channels: int, classes: int):
         super().__init__()
-        self.pooling = "sum" if literal else "mean"
         self.weight = nn.Linear(channels, classes, bias=False)  # w_c
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight(reduce(x, "n m h w -> n m", self.pooling))
+        return self.weight(reduce(x, "n m h w -> n m", "mean"))
 
 
 class SpatialAttentionLayer(nn.Module):
@@ -252,21 +251,20 @@ class STACNN(nn.Module):
             being its `channels`; the map is resized to K x K. Without it X_n
             is F_n: the flow stream's SAN shares the classifier's convolutions.
         dropout: before the last layer. Snippets are selected without it.
-        literal: Eq. (5) and (9) as printed.
     """
 
     def __init__(self, backbone: nn.Module, channels: int, classes: int, *,
                  side: int | None = None, san: nn.Module | None = None,
-                 dropout: float = 0.0, literal: bool = False):
+                 dropout: float = 0.0):
         super().__init__()
         if san is not None and side is None:
             raise ValueError("a `san` needs the `side` of the attention map")
-        self.backbone, self.san, self.literal = backbone, san, literal
+        self.backbone, self.san = backbone, san
         self.attention = self.scores = None
         if side is not None:
             width = channels if san is None else san.channels
             self.attention = SpatialAttentionLayer(width, side)
-            self.scores = ClassScores(width, classes, literal)
+            self.scores = ClassScores(width, classes)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(channels, classes)
 
@@ -333,8 +331,7 @@ class STACNN(nn.Module):
                 features = F.interpolate(
                     self.san(pairs), size=maps.shape[-2:], mode="bilinear")
             where, scores = self.attention(features), self.scores(features)
-        return (weighted_pooling(maps, where, literal=self.literal), where,
-                scores)
+        return weighted_pooling(maps, where), where, scores
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from lib.data.snippets import Snippets, Whole
 from lib.lab import training
 from lib.networks import cnn2d, snippet_maps
 from lib.networks.snippet_maps import Segments, SnippetMaps
+from lib.scores import metrics
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +52,27 @@ def test_maps_are_the_networks_of_each_snippet_scaled(
 
 def test_the_truth_is_that_of_the_first_frames(splits):
     maps = bank(splits)
-    frames, rgb = (maps(splits.test, kind) for kind in ("frames", "RGB"))
-    assert frames["video"].shape == (3, 4, 2, 3, 32, 32)
+    found, truth = maps(splits.test, "flow", video=True), maps.truth(
+        splits.test)
+    assert found["video"].shape == (3, 4, 2, 3, 32, 32)
     for i in range(3):
         whole = splits.test.data[i]
         at = [next(t for t in range(16) if torch.equal(
-            whole["video"][t], frame)) for frame in frames["video"][i, :, 0]]
+            whole["video"][t], frame)) for frame in found["video"][i, :, 0]]
         for key in ("relevant", "mask"):
-            assert torch.equal(rgb[key][i], whole[key][at])
+            assert torch.equal(truth[key][i], whole[key][at])
+        shares = metrics.cell_shares(whole["mask"][at], (4, 4)).flatten(1)
+        total = shares.sum(1, keepdim=True)
+        assert (total > 0).any()
+        assert_close(found["map"][i].float().flatten(1), torch.where(
+            total > 0, shares / total, 1 / 16).float(), atol=1e-3, rtol=0)
+    assert torch.equal(found["relevant"], truth["relevant"])
+
+
+def test_pooled_maps_are_means_over_places(splits):
+    maps = bank(splits)
+    assert_close(maps(splits.test, pooled=True)["maps"][..., 0, 0],
+                 maps(splits.test)["maps"].mean((3, 4)))
 
 
 def test_a_folder_gives_the_same_and_is_not_computed_again(
