@@ -71,6 +71,8 @@ def parameters(notebook, path: Path) -> Iterator[str]:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     if any("parameters=globals()" in cell.source for cell in later):
         read |= {"results", "rates"}  # a study takes them from there
+    if any("run.rate" in cell.source for cell in later):
+        read.add("lr")
     if any("oracles.study(globals()" in cell.source for cell in later):
         text = (Path(__file__).parents[1] / "lib/lab/oracles.py").read_text()
         read |= {"results", "device", *oracles.BACKBONE.values(),

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 OURS = ("lib", "__main__")
 # They run, record and show what a notebook trains, and decide none of it.
 APART = ("lib.lab.study", "lib.show")
+INLINED = ("listcomp", "setcomp", "dictcomp")  # symtable's names
 CELL = "<cell"  # how a cell's file is called where no kernel runs it
 
 
@@ -231,14 +232,23 @@ class _Names(ast.NodeTransformer):
         return inner if inner.name is None else None
 
 
-def _free(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that a definition takes from around it."""
-    top = table.get_type() == "module"
+def _free(table: symtable.SymbolTable, apart: frozenset = frozenset(),
+          top: bool = True) -> Iterator[str]:
+    """Names that a definition takes from around it, but those of `apart`.
+
+    At the top of a file, those that a comprehension binds count as well: from
+    Python 3.12 on it has no table of its own there, and all versions must
+    give one key.
+    """
+    known = frozenset(symbol.get_name() for symbol in table.get_symbols())
     for symbol in table.get_symbols():
-        if symbol.is_referenced() and (top or symbol.is_global()):
+        if symbol.is_referenced() and (top or symbol.is_global()) and (
+                symbol.get_name() not in apart):
             yield symbol.get_name()
     for inner in table.get_children():
-        yield from _free(inner)
+        inlined = top and inner.get_name() in INLINED
+        yield from _free(inner, apart | known if inlined else frozenset(),
+                         inlined)
 
 
 def plain(node: Any) -> Any:

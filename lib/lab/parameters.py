@@ -27,8 +27,7 @@ from lib.networks.cnn2d import PUBLISHED, SMALL
 from lib.networks.released3d import MAKERS, TORCHVISION
 from lib.worlds import actions
 
-RATES = ("lr", "lr_baseline", "lr_finetune", "lr_c3d", "lr_t", "lr_san",
-         "lr_flow", "lr_gates")
+RATES = ("lr", "lr_finetune", "lr_san", "rates")
 RANGES = {  # the least and the most, of lists that of each item
     "n_train": (1, 10**6), "n_val": (1, 10**6),
     "n_test": (8, 10**6),  # the pictures show the first eight
@@ -39,9 +38,10 @@ RANGES = {  # the least and the most, of lists that of each item
     "batch": (1, 10_000), "batch_t": (1, 10_000), "checks": (1, 10_000),
     **dict.fromkeys(("steps", "steps_t", "steps_flow", "epochs"), (1, 10**8)),
     **dict.fromkeys(("finetune", "san_steps"), (0, 10**8)),
-    **dict.fromkeys((*RATES, "rates"), (1e-9, 10.0)),
+    **dict.fromkeys(RATES, (1e-9, 10.0)),
     "decay": (0.0, 1.0), "dropout": (0.0, 0.99), "actor": (0.0, 1e3),
     "aux": (0.0, 1e3), "alpha": (0.0, 1e6), "lr_share": (0.0, 1.0),
+    "gate_ratio": (1e-3, 1e3),
     "gamma": (1e-3, 1e3), "fusion": (0.0, 1e3), "seeds": (0, 2**31 - 1),
 }
 LISTS = {  # what the items are, how many (0: any), and an example

@@ -126,7 +126,7 @@ class OnVideos(nn.Module):
 
     net: called with what `clips_of` makes of the videos, as `jsta.JSTA`.
     length: frames of a clip; or, of videos that are the maps of a network's
-        lower stages, steps of a clip's map.
+        lower stages (`Below`), steps of a clip's map.
     """
 
     def __init__(self, net: nn.Module, length: int = 8):
@@ -134,8 +134,11 @@ class OnVideos(nn.Module):
         self.net, self.length = net, length
 
     def forward(self, video: Tensor) -> tuple:
-        """Whatever the network returns."""
-        return self.net(*clips_of(video, self.length))
+        """Whatever the network returns; `spans` count frames, 8 a clip."""
+        out = self.net(*clips_of(video, self.length))
+        if self.length != 8 and hasattr(out, "spans"):
+            out = out._replace(spans=out.spans * 8 // self.length)
+        return out
 
 
 def conv_bn(inputs: int, outputs: int, kernel: Sizes, stride: Sizes = 1,

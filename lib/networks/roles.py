@@ -18,6 +18,10 @@ from lib.networks import cnn3d, pretrained, released3d
 
 ROLES = ("base", "MARS", "flow", "C3D", "P3D-199", "ResNet-152")
 LENGTHS = {"c3d": 16, "p3d199": 16, "resnet152": 16}  # made for clips of 16
+# The last stage of the small networks that stays as it is, and how many
+# frames a step of its map stands for.
+FROZEN = {"base": ("identity4b", 4), "MARS": ("identity4b", 4),
+          "C3D": ("conv4", 8)}
 # What trains: the last stage, by the names that the networks have.
 LAST = re.compile(r"(stages\.)?(layer4|(conv|identity)5[ab]?|fc[67])")
 

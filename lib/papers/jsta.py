@@ -10,6 +10,8 @@ Symbols: n frames, t clips, X a feature map, G and A its gates, x_i the vector
 of clip i, beta_i its weight. Needs torch and einops only: copy the file.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -99,6 +101,32 @@ class SpatialAttention(nn.Module):
                 else scores.flatten(3 if self.over == "spatial" else 2))
         gate = flat.softmax(-1) * (1 if self.literal else flat.shape[-1])
         return gate.movedim(-1, 1) if channel else gate.view(scores.shape)
+
+
+@contextmanager
+def other_gates(model: nn.Module, change: Callable) -> Iterator[None]:
+    """Inside, the gates of a trained model's block are `change(x, gates)`."""
+    def changed(block, args, out):
+        (x,) = args
+        gates = block.gates(x)
+        return out + (change(x, gates) - gates) * x.relu()
+
+    (hook,) = (part.register_forward_hook(changed) for part in model.modules()
+               if isinstance(part, SpatialAttention))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def even_gates(x: Tensor, gates: Tensor) -> Tensor:
+    """One gate for all positions of a channel and step, for `other_gates`.
+
+    It adds as much to X in sum as the gates do, but in no place more.
+    """
+    x = x.relu()
+    total = x.sum((3, 4), keepdim=True).clamp(min=1e-6)
+    return (gates * x).sum((3, 4), keepdim=True) / total
 
 
 class TrueGates(nn.Module):

@@ -165,9 +165,8 @@ class RSTAN(nn.Module):
             nothing attends to it and nothing is predicted from it.
         head: the data set whose classes are asked for.
         where, when: maps ``(B, T, T, h, w)`` and weights ``(B, T, T)``, as
-            `alpha` and `beta`, that take the place of all scores of Eq. (3),
-            (6): even ones, true ones, or another video's. A first T of 1
-            serves every step.
+            `alpha` and `beta`, in place of all scores: even ones, true ones,
+            or another video's. A first T of 1 serves every step.
         """
         cubes, vectors = features[::2], features[1::2]
         if (len(features) != 2 * len(self.streams)

@@ -125,7 +125,7 @@ class TemporalAttention(Gated):
             that maps around zero pass the ReLU too, and Conv2 gives gates of
             0.95. "half": gates of 1/2, where they learn fastest; Conv1 is
             zero, the rest hands its number on. "torch": as torch draws them;
-            the ReLU then often starts dead.
+            the ReLU may start dead.
         norm: Conv1 reads the `contrast` of the map.
     """
 
@@ -394,6 +394,31 @@ class Behind(nn.Module):
         return self.attention(x.transpose(1, 2)).transpose(1, 2)
 
 
+def gate_rates(net: nn.Module, kind: Callable, ratio: float) -> Callable:
+    """An optimiser in which the inserted modules have `ratio` times the rate.
+
+    kind: torch.optim's AdamW, or SGD in all its settings; called as
+    `kind(groups, lr=, ...)`, each group with its factor "times". Adam moves
+    each weight by about its rate, whatever the weight's size, so that a
+    layer's many weights together would move far: its rate is divided by the
+    root of the number of its inputs.
+    """
+    gates = {id(p) for name, p in net.named_parameters()
+             if ".attention." in name}
+
+    def make(parameters: Iterable[nn.Parameter], **options: float):
+        groups = {}
+        for p in parameters:
+            adam = kind is torch.optim.AdamW and p.ndim > 1
+            times = 1.0 if id(p) not in gates else (
+                ratio / (p[0].numel() ** 0.5 if adam else 1))
+            groups.setdefault(times, []).append(p)
+        return kind([{"params": own, "times": times}
+                     for times, own in groups.items()], **options)
+
+    return make
+
+
 class _Attended:
     """Mixed into a module's class: its output goes to its `attention`.
 
@@ -525,8 +550,9 @@ class STAClassifier(nn.Module):
         count, steps, told = valid.sum(1, keepdim=True), 1, {}
         if seen:
             module, gates = seen[-1]
-            # early stages may run on k pieces of each clip
-            gates = rearrange(gates, "(n k) c l -> n c (k l)", n=len(maps))
+            if gates.shape[0] != maps.shape[0]:  # of k pieces of each clip
+                gates = rearrange(gates, "(n k) c l -> n c (k l)",
+                                  n=maps.shape[0])
             gates = _spread(gates, valid)  # (B, t, c or 1, l or 1)
             steps = gates.shape[-1]
             told["gates"] = rearrange(gates, "b t c l -> b c (t l)")
@@ -600,6 +626,16 @@ def with_gates(net: nn.Module,
 
 def _through(weights: Callable, change: Callable, x: Tensor) -> Tensor:
     return change(weights(x))
+
+
+# What `with_gates` can take from a trained model's gates (B, c, l).
+CHANGES = {
+    "gates at their mean": lambda w: w.mean((0, 2), True).expand_as(w),
+    "gates even in time": lambda w: w.mean(2, True).expand_as(w),
+    "gates backwards": lambda w: w.flip(2),
+    "gates of another video": lambda w: w.roll(1, 0),
+    "no gates": torch.ones_like,
+}
 
 
 def mimic_loss(output: STAOutput, flow: STAOutput, label: Tensor,

@@ -1,6 +1,7 @@
 """The key sees what trains, wherever it stands, and nothing else."""
 
 import linecache
+import symtable
 import sys
 import types
 
@@ -127,3 +128,15 @@ def test_a_function_needs_a_name(project):
     cells = [*CELLS, "nameless = lambda run: run"]
     with pytest.raises(ValueError, match="give it a name"):
         project(cells=cells, of="nameless")
+
+
+def test_all_versions_of_python_find_the_same_names():
+    """Python 3.12 has no table of its own for a comprehension at the top."""
+    for text, names in (
+            ("TABLE = {w: 2 * w for w in known}", {"w", "known"}),
+            ("ROWS |= {f'{a} @ {b}': ROWS[a] for a in AS for b in BS}",
+             {"a", "b", "AS", "BS"}),
+            ("TABLE = dict((w, 1) for w in known)", {"dict", "known"}),
+            ("def f(x):\n    return [w + y for w in x]", {"y"})):
+        table = symtable.symtable(text, "", "exec")
+        assert {*fingerprint._free(table)} == names, text

@@ -122,6 +122,25 @@ def test_true_gates_take_the_place_of_the_learned_ones():
     assert_close(jsta.TrueGates(shortcut=False)(told), learned(x))
 
 
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_other_gates_of_a_trained_block(shortcut):
+    net, x = nn.Sequential(block(shortcut=shortcut)), feature_map().relu()
+    own, rest = net(x), x if shortcut else 0 * x
+    with jsta.other_gates(net, lambda x, gates: gates.roll(1, 0)):
+        assert_close(net(x), rest + net[0].gates(x).roll(1, 0) * x)
+    with pytest.raises(KeyError), jsta.other_gates(net, {}.__getitem__):
+        raise KeyError
+    with jsta.other_gates(net, jsta.even_gates):
+        even = net(x)
+    ratio = (even - rest) / x.clamp(min=1e-9)
+    for one in ratio.masked_fill(x == 0, torch.nan).flatten(3).flatten(0, 2):
+        kept = one[~one.isnan()]
+        assert_close(kept, kept[:1].expand_as(kept))
+    assert_close(even.sum((3, 4)), own.sum((3, 4)))
+    assert not torch.allclose(even, own)
+    assert torch.equal(net(x), own)  # nothing is left behind
+
+
 class Tiny(nn.Module):
     def __init__(self, over="spatial"):
         super().__init__()

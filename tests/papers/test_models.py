@@ -15,9 +15,9 @@ def random(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def where_and_when_():
+def where_and_when_(**options):
     net = where_and_when.WhereAndWhen(
-        8, 3, hidden=16, mask_channels=(8, 4), dropout=0)
+        8, 3, hidden=16, mask_channels=(8, 4), dropout=0, **options)
     return net, lambda b: (random(b, 4, 8, 5, 5),)
 
 
@@ -63,11 +63,13 @@ LOSSES = {
     where_and_when_: where_and_when.loss, rstan_: rstan.loss,
     jsta_: jsta.loss, sta_cnn_: sta_cnn.loss, sta_networks_: sta_networks.loss}
 MODELS = [
-    (where_and_when_, {}), (rstan_, {}), (rstan_, {"window": 2}),
+    (where_and_when_, {}), (where_and_when_, {"normalised": True}),
+    (rstan_, {}), (rstan_, {"window": 2}),
     (jsta_, {}), (jsta_, {"head": "lstm"}), (sta_cnn_, {}),
     (sta_cnn_, {"san": False}), (sta_networks_, {}),
     (sta_networks_, {"length": 8})]
-MORE = [(jsta_, {"head": "moe", "pool": "max"}), (jsta_, {"after": True}),
+MORE = [(where_and_when_, {"in_order": True}),
+        (jsta_, {"head": "moe", "pool": "max"}), (jsta_, {"after": True}),
         (jsta_, {"attend": False}),
         *((sta_networks_, {"kind": kind})
           for kind in ("ta", "sa", "se", "stc"))]

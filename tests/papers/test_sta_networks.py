@@ -475,3 +475,30 @@ def test_changed_gates_are_those_of_a_copy():
         assert torch.equal(ones(video).gates, torch.ones_like(before.gates))
         assert torch.allclose(back(video).gates, before.gates.flip(2))
         assert torch.equal(net(video).logits, before.logits)
+
+
+@pytest.mark.parametrize("kind, wide", [
+    (torch.optim.AdamW, 2 / 16 ** 0.5), (torch.optim.SGD, 2.0)])
+def test_modules_have_a_rate_of_their_own(kind, wide):
+    """Under Adam a layer's over the root of its 16 inputs, a bias's whole."""
+    net = nn.ModuleDict({"attention": nn.Linear(16, 3)})
+    whole = nn.ModuleDict({"first": nn.Linear(16, 3), "block": net})
+    made = sta_networks.gate_rates(whole, kind, 2.0)(
+        [*whole.parameters()], lr=0.1)
+    times = {id(p): group["times"] for group in made.param_groups
+             for p in group["params"]}
+    own = whole["block"]["attention"]
+    assert times[id(own.weight)] == wide and times[id(own.bias)] == 2.0
+    assert {times[id(p)] for p in whole["first"].parameters()} == {1.0}
+    assert len(times) == 4
+
+
+def test_changes_take_from_gates_what_they_say():
+    w = random(2, 3, 4)
+    made = {name: change(w) for name, change in sta_networks.CHANGES.items()}
+    assert all(x.shape == w.shape for x in made.values())
+    assert_close(made["gates at their mean"][1, :, 2], w.mean((0, 2)))
+    assert_close(made["gates even in time"][..., 0], w.mean(2))
+    assert_close(made["gates backwards"][..., 0], w[..., -1])
+    assert_close(made["gates of another video"][0], w[1])
+    assert made["no gates"].eq(1).all()

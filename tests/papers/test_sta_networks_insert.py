@@ -220,7 +220,7 @@ def test_insertion_computes_nothing_and_changes_nothing():
     before = copy.deepcopy(net.state_dict())
     seed = torch.get_rng_state()
     added = sta_networks.insert(
-        net, x[:1], partial(sta_networks.STA, step=2, literal=True))
+        net, x[:1], partial(sta_networks.STA, step=2, start="torch"))
     assert torch.equal(torch.get_rng_state(), seed)
     first, second = added.values()
     assert net.training and first.deconv.stride == (2,)
