@@ -23,7 +23,12 @@ from lib.data.snippets import Snippets, Whole, keep
 from lib.data.transforms import Crops
 from lib.lab import training
 from lib.networks import pretrained
-from lib.papers.sta_cnn import AttentionNetwork, FlowPredictor, flow_loss
+from lib.papers.sta_cnn import (
+    AttentionNetwork,
+    FlowPredictor,
+    flow_loss,
+    flow_step,
+)
 from lib.worlds.worlds import ALONE, Puppets
 
 # 64 pixels end as 8 x 8: three poolings of six
@@ -32,19 +37,13 @@ PATH = pretrained.WEIGHTS / "attention_small_puppets.safetensors"
 KEYS = ("video", "flow")
 
 
-def step(model, batch):
-    """Eq. (4) of one pair of frames of each video."""
-    predicted = model(batch["video"][:, 0])
-    return {"loss": flow_loss(predicted, batch["flow"][:, 0])}
-
-
 def score(model, data):
     """The loss over the data, less: higher is better."""
     losses = []
     with training.evaluating(model):
         for batch in training.in_batches(data, 64):
             batch = training.to_device(batch, torch.device("cpu"))
-            losses.append(step(model, batch)["loss"] * len(batch["video"]))
+            losses.append(flow_step(model, batch)["loss"] * len(batch["video"]))
     return -(sum(losses) / len(data)).item()
 
 
@@ -68,7 +67,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     model = FlowPredictor(AttentionNetwork(WIDTHS, POOLINGS))
     history = training.fit(
-        model, train, step, steps=options.steps, batch=32, lr=2e-3,
+        model, train, flow_step, steps=options.steps, batch=32, lr=2e-3,
         weight_decay=1e-4, schedule="cosine", seed=SEED, val=val,
         score=score, every=max(1, options.steps // 10), device="cpu")
     pretrained.save_weights(model, PATH)

@@ -24,7 +24,7 @@ from lib.data import flow, sampling
 from lib.data.batches import Columns, collate
 from lib.data.snippets import Snippets, Streams, Whole
 from lib.data.store import Store
-from lib.networks.cnn2d import FrameCNN
+from lib.networks.cnn2d import FrameCNN, stream_cnn
 
 AT_ONCE = 50  # videos of a file in the folder
 TRUTHS = ("relevant", "mask")
@@ -173,6 +173,75 @@ class Scaled(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """As `FrameCNN`: (B, T, 3, H, W) to (B, T, C, h, w)."""
         return (self.net(video) - self.mean) / self.std
+
+
+class Feed:
+    """What the rows of a two-stream model read of videos.
+
+    Frozen maps from memory (`kept`), of 36 snippets of a training video and
+    `frames` of any other; or snippets that are read at each access, in random
+    crops (`Streams`). A row tells its `stream`; and, where they are so, that
+    its backbone is `frozen`, that it learns to `attend` to places, and that
+    it is told `where`.
+
+    backbone, weights: as in `cnn2d.stream_cnn`. frozen: of rows that do not
+    tell. device, folder: see `SnippetMaps`.
+    """
+
+    TRAIN = 36  # in each third and in each ninth equally many
+
+    def __init__(self, train: Dataset, streams: Streams, frames: int,
+                 backbone: str, weights: str, *, frozen: bool, kept: bool,
+                 device: torch.device | str = "cpu",
+                 folder: str | Path | None = None):
+        self.streams, self.frames, self.frozen = streams, frames, frozen
+        self.kept, self.named = kept, (backbone, weights)
+        self.maps = SnippetMaps(
+            {stream: self._network(stream) for stream in Streams.KEYS},
+            train, self.TRAIN, frames, size=streams.size[0],
+            fields=streams.fields, device=device, folder=folder,
+        ) if kept else None
+
+    def __call__(self, videos: Dataset, own: Mapping[str, Any], n: int = 0,
+                 view: int = 4) -> Dataset:
+        """n random snippets of each video, else all `frames` for a test.
+
+        view: of those, one of the ten crops; from memory the whole alone.
+        """
+        if self.maps is None:
+            return self.streams(videos, own["stream"], n or self.frames,
+                                None if n else view)
+        data = self.maps(videos, own["stream"],
+                         video="video" in self.inputs(own),
+                         pooled=not own.get("attend") and "where" not in own)
+        return Segments(data, n) if n else Columns(data)
+
+    def inputs(self, own: Mapping[str, Any]) -> tuple[str, ...]:
+        """The entries that a row's model reads: frames or maps, what its
+        attention network reads, and the true maps if it is told."""
+        key = Streams.KEYS[own["stream"]]
+        x = "maps" if self.kept and self._fixed(own) else key
+        pairs = "video" if own.get("attend") and key == "video" else x
+        return (x, pairs, *(["map"] if "where" in own else []))
+
+    def backbone(self, own: Mapping[str, Any]) -> nn.Module:
+        """What a row's model begins with: nothing, where it reads maps."""
+        if self.maps is None:
+            return self._network(own["stream"])
+        return (nn.Identity() if self._fixed(own)
+                else self.maps.network(own["stream"]))
+
+    def truth(self, videos: Dataset) -> dict[str, Any]:
+        """Labels and the true answers of the test's snippets."""
+        return (self.maps.truth(videos) if self.maps is not None
+                else self.streams.truth(videos, self.frames))
+
+    def _fixed(self, own: Mapping[str, Any]) -> bool:
+        return own.get("frozen", self.frozen)
+
+    def _network(self, stream: str) -> FrameCNN:
+        channels = 3 if stream == "RGB" else 2 * self.streams.fields
+        return stream_cnn(*self.named, channels)
 
 
 class Segments(Columns):

@@ -179,6 +179,13 @@ def flow_loss(predicted: Tensor, flow: Tensor, *,
     return beyond.sum() if literal else beyond.mean()
 
 
+def flow_step(predictor: nn.Module, batch: dict) -> dict[str, Tensor]:
+    """Eq. (4) of one pair of frames of each video: `video` ``(B, 1, 2, 3, H,
+    W)``, and its real `flow` or `motion` ``(B, 1, 2, H, W)``."""
+    real = batch["flow"] if "flow" in batch else batch["motion"]
+    return {"loss": flow_loss(predictor(batch["video"][:, 0]), real[:, 0])}
+
+
 class ClassScores(nn.Module):
     """The SAN's own class scores ``(n, C)`` of X_n ``(n, M, K, K)``, Eq. (5).
 
@@ -270,7 +277,8 @@ class STACNN(nn.Module):
 
     def forward(self, x: Tensor, pairs: Tensor | None = None,
                 where: Tensor | None = None, *, ts: TS | None = None,
-                order: Tensor | None = None, label: Tensor | None = None,
+                select: str = "surest", label: Tensor | None = None,
+                relevant: Tensor | None = None,
                 two_pass: bool = True) -> STACNNOutput:
         """The output of snippets, and which of them may train.
 
@@ -279,8 +287,9 @@ class STACNN(nn.Module):
         pairs: what the `san` reads, where x is something else.
         where: maps ``(B, N, K, K)`` in place of A_n, as the true ones.
         ts: selects the snippets of `logits`; None, as at test time, is all.
-        order: numbers ``(B, N)``, of which it takes the least in place of
-            the entropy; with `label` ``(B,)`` it goes by the cross entropy.
+        select: which snippets of a group `ts` takes: the "surest"; some at
+            "random"; "by label" ``(B,)`` those of the least cross entropy;
+            the "true" ones, random of those that are `relevant` ``(B, N)``.
         two_pass: first look at all snippets in eval mode without gradients,
             then at the selected ones with them: the memory is theirs alone.
             In one pass the others sway the statistics of batch norms.
@@ -300,10 +309,16 @@ class STACNN(nn.Module):
         # detach, not no_grad: see `_looking` on autocast
         first = self.classify(seen[0]).detach().unflatten(0, x.shape[:2])
         h = entropy(first)
-        if label is not None:
+        order = h
+        if select == "by label":
             each = label[:, None].expand(h.shape)
             order = F.cross_entropy(first.mT, each, reduction="none")
-        selected = ts.select(h if order is None else order)
+        elif select != "surest":
+            # drawn on the CPU: everywhere the same
+            order = torch.rand(h.shape).to(h.device)
+            if select == "true":
+                order = order - relevant.float()
+        selected = ts.select(order)
         if again:
             at = selected.flatten().nonzero().squeeze(1)
             new = self.look(*(value[selected] for value in given))
@@ -380,12 +395,18 @@ def loss(output: STACNNOutput, label: Tensor, *,
     return {"loss": total, **terms}
 
 
-def average(snippets: Tensor) -> Tensor:
-    """A video's class by the plain mean: shares ``(B, C)``.
+def predictions(snippets: Tensor, top: int = 15,
+                when: Tensor | None = None) -> dict[str, Tensor]:
+    """A video's class in both ways: shares ``(B, C)``.
 
-    Of the softmax of logits ``(B, n, V, C)``: n snippets in V crops each.
+    Logits ``(B, n, V, C)`` of n snippets in V crops each. "plain" is the mean
+    of their softmax; "dcw" is weighted by "when" ``(B, n)``, which is given
+    or that of `trust`.
     """
-    return reduce(snippets.softmax(-1), "b n v c -> b c", "mean")
+    p = reduce(snippets.softmax(-1), "b n v c -> b n c", "mean")
+    when = trust(p, top) if when is None else when
+    return {"snippets": snippets, "when": when, "plain": p.mean(1),
+            "dcw": einsum(when, p, "b n, b n c -> b c")}
 
 
 def weighted(snippets: Tensor, top: int = 15, *,

@@ -185,10 +185,11 @@ def test_weighted_prediction_equals_a_loop(snippets, top):
 def test_equal_confidence_is_the_mean_of_the_top():
     """Two classes change places, which no entropy notices, to the last bit."""
     snippets = torch.tensor(10 * [[2.0, 1]] + 15 * [[1.0, 2]])[None, :, None]
-    first = sta_cnn.average(snippets[:, :15])  # of shares, not of logits
+    first = sta_cnn.predictions(snippets[:, :15])["plain"]  # not of logits
     assert_close(first, snippets[:, :15].softmax(-1).mean((1, 2)))
     assert_close(sta_cnn.weighted(snippets), first)
-    assert first.argmax() == 0 and sta_cnn.average(snippets).argmax() == 1
+    assert first.argmax() == 0 and sta_cnn.predictions(
+        snippets)["plain"].argmax() == 1
     certain = torch.full((1, 2, 1, C), -math.inf)
     certain[0, 0, 0, 1] = certain[0, 1, 0, 3] = 0
     assert sta_cnn.weighted(certain).tolist() == [[0, 0.5, 0, 0.5, 0]]
@@ -350,20 +351,26 @@ def test_dropout_does_not_choose():
     assert all(torch.equal(chosen[0], other) for other in chosen)
 
 
-def test_the_order_of_selection_can_be_given():
-    """By any numbers, or by the label: the least cross entropy."""
-    net, x = network().train(), pairs()
-    order = random(B, N)
-    for two_pass in (True, False):
-        out = net(x, ts=TS(1, 9, 2), order=order, two_pass=two_pass)
-        least = order.argsort(1)[:, :2].sort(1).values
-        assert torch.equal(out.selected.nonzero()[:, 1].view(B, 2), least)
-    net.eval()
+@pytest.mark.parametrize("two_pass", [True, False])
+def test_the_selection_can_go_by_chance_by_the_label_or_by_the_truth(two_pass):
+    net, x = network().eval(), pairs()
     first = net(x).snippets
-    chosen = net(x, ts=TS(1, 9, 1), label=LABEL).selected
+
+    def selected(ts, **how):
+        return net(x, ts=ts, two_pass=two_pass, **how).selected
+
+    chosen = selected(TS(1, 9, 1), select="by label", label=LABEL)
     for b, label in enumerate(LABEL.tolist()):
         ce = -first[b].log_softmax(-1)[:, label]
         assert chosen[b].tolist() == [n == ce.argmin() for n in range(N)]
+    draws = [selected(TS(3, 3, 1), select="random") for _ in range(30)]
+    assert all((one.view(B, 3, 3).sum(2) == 1).all() for one in draws)
+    assert torch.stack(draws).any(0).all(), "each snippet in its turn"
+    relevant = torch.zeros(B, N, dtype=torch.bool)
+    relevant[:, [2, 5]] = True
+    draws = [selected(TS(1, 9, 1), select="true", relevant=relevant)
+             for _ in range(30)]
+    assert torch.equal(torch.stack(draws).any(0), relevant)
 
 
 @pytest.mark.parametrize("two_pass", [True, False])
@@ -396,3 +403,7 @@ def test_trust_is_what_the_weighted_test_weighs_with():
     assert (alpha.argmax(1) == sta_cnn.entropy(p.log()).argmin(1)).all()
     by_hand = sum(alpha[:, n, None] * p[:, n] for n in range(9))
     assert torch.allclose(sta_cnn.weighted(snippets, 4), by_hand)
+    assert torch.equal(sta_cnn.predictions(snippets, 4)["dcw"],
+                       sta_cnn.weighted(snippets, 4))
+    told = torch.tensor([[1.0] + 8 * [0.0]]).expand(2, 9)
+    assert torch.equal(sta_cnn.predictions(snippets, 4, told)["dcw"], p[:, 0])
