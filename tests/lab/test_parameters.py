@@ -91,7 +91,7 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("03", "seeds", "0, 1", "must be a list of any number, each a whole "
      "number from 0 to 2,147,483,647; papermill: -y '{seeds: [0, 1]}'"),
     ("03", "variants", "[baseline, full]", "-y '{variants: [NAME, NAME]}'"),
-    ("05", "rates", {"plane": 0.1}, "a dict of rows, each with a rate from"),
+    ("05", "rates", {"plain": 11.0}, "each with a rate from 1e-09 to 10.0"),
     ("05", "rates", {"plain": "x"}, "-y '{rates: {ROW: NUMBER}}'"),
     ("05", "rates", 0.1, "must be a dict of rows"),
     ("05", "files", "a.pth", "-y '{files: {base: FILE}}'"),
