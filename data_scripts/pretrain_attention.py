@@ -43,7 +43,8 @@ def score(model, data):
     with training.evaluating(model):
         for batch in training.in_batches(data, 64):
             batch = training.to_device(batch, torch.device("cpu"))
-            losses.append(flow_step(model, batch)["loss"] * len(batch["video"]))
+            loss = flow_step(model, batch)["loss"]
+            losses.append(loss * len(batch["video"]))
     return -(sum(losses) / len(data)).item()
 
 

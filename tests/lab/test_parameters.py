@@ -19,7 +19,7 @@ NOTEBOOKS = {path.name[:2]: path
 PRESETS = sorted((ROOT / "notebooks" / "presets").glob("*/*.yaml"))
 FREE = {"data_root", "split", "video", "results", "backbone", "weights",
         "backbone_frame", "weights_frame", "keep", "scores", "files",
-        "mirror", "sequences", "released", "frozen"}  # texts, truths: without a rule
+        "mirror", "sequences", "released", "frozen"}  # texts, truths
 
 
 @cache
