@@ -27,7 +27,7 @@ ROWS = {"01": ("baseline", "full", "frames"),
         "02": ("FC, woTA", "FC, wiTA", "clips"),
         "03": ("baseline", "full", "frames"),
         "04": ("baseline", "STA-TS(3x3, 3x1)", "frames"),
-        "05": ("plain", "STA", "clips")}
+        "05": ("frozen: plain", "frozen: STA", "clips")}
 ORACLE = {"crowd": "true where", "lights": "true when",
           "stage": "true both"}
 

@@ -186,6 +186,8 @@ class _Names(ast.NodeTransformer):
                           for pair in _imports(part))
         table = symtable.symtable(ast.unparse(node), "", "exec")
         self.free = set(_free(table)) | set(self.local)
+        if module == "__main__":  # its cells share the names of all others
+            self.free &= set(_read_in(node))
 
     def visit_Import(self, node):
         return None if all(_ours(a.name) for a in node.names) else node
@@ -249,6 +251,23 @@ def _free(table: symtable.SymbolTable, apart: frozenset = frozenset(),
         inlined = top and inner.get_name() in INLINED
         yield from _free(inner, apart | known if inlined else frozenset(),
                          inlined)
+
+
+def _read_in(node: ast.AST, bound: frozenset = frozenset()) -> Iterator[str]:
+    """Names that are read where no comprehension around has bound them."""
+    if isinstance(node, ast.Name):
+        if isinstance(node.ctx, ast.Load) and node.id not in bound:
+            yield node.id
+    elif isinstance(node, ast.comprehension):
+        yield from _read_in(node.iter, bound)
+        for test in node.ifs:
+            yield from _read_in(test, bound)
+    else:
+        bound |= {part.id for each in getattr(node, "generators", ())
+                  for part in ast.walk(each.target)
+                  if isinstance(part, ast.Name)}
+        for child in ast.iter_child_nodes(node):
+            yield from _read_in(child, bound)
 
 
 def plain(node: Any) -> Any:

@@ -140,8 +140,11 @@ def _fault(name: str, kind: type, value: Any,
             allowed is None or x in allowed)
 
     if name == "rates":
-        return "" if type(value) is dict and all(map(right, value.values())) \
-            else f"must be a dict, row: {each}"
+        rows, allowed = allowed, None  # of the keys, not of the numbers
+        fine = type(value) is dict and {*value} <= {*(rows or value)} and all(
+            map(right, value.values()))
+        return "" if fine else (
+            f"must be a dict of rows, each with a rate from {low} to {high}")
     if kind is dict and allowed:
         fine = type(value) is dict and {*value} <= {*allowed} and all(
             type(x) is str for x in value.values())

@@ -348,30 +348,6 @@ def _fix(module: nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
-def gate_rates(model: nn.Module, kind: Callable, ratio: float) -> Callable:
-    """An optimiser for `fit` in which inserted modules have another rate.
-
-    kind: torch.optim's AdamW, or SGD in all its settings. ratio: of the
-    modules' rate to that of the rest. Adam moves each weight by about its
-    rate, whatever the weight's size; so many small weights of a layer
-    together would move far. With Adam a weight's rate is therefore divided
-    by the number of inputs of its layer.
-    """
-    gates = {id(p) for name, p in model.named_parameters()
-             if ".attention." in name}
-
-    def make(parameters, **options):
-        groups = [{"params": [p for p in parameters if id(p) not in gates]}]
-        for p in parameters:
-            if id(p) in gates:
-                adam = kind is torch.optim.AdamW and p.ndim > 1
-                groups.append({"params": [p], "times": ratio / (
-                    p[0].numel() if adam else 1)})
-        return kind(groups, **options)
-
-    return make
-
-
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
 

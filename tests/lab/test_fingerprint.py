@@ -1,5 +1,6 @@
 """The key sees what trains, wherever it stands, and nothing else."""
 
+import ast
 import linecache
 import symtable
 import sys
@@ -140,3 +141,6 @@ def test_all_versions_of_python_find_the_same_names():
             ("def f(x):\n    return [w + y for w in x]", {"y"})):
         table = symtable.symtable(text, "", "exec")
         assert {*fingerprint._free(table)} == names, text
+        # in a notebook, what a comprehension binds is no cell's name
+        read = {*fingerprint._read_in(ast.parse(text))} & names
+        assert read == names - {"w", "a", "b"}, text

@@ -19,7 +19,7 @@ NOTEBOOKS = {path.name[:2]: path
 PRESETS = sorted((ROOT / "notebooks" / "presets").glob("*/*.yaml"))
 FREE = {"data_root", "split", "video", "results", "backbone", "weights",
         "backbone_frame", "weights_frame", "keep", "scores", "files",
-        "mirror", "sequences", "released", "frozen"}  # texts, truths: without a rule
+        "mirror", "sequences", "released", "frozen"}  # texts, truths
 
 
 @cache
@@ -91,6 +91,9 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("03", "seeds", "0, 1", "must be a list of any number, each a whole "
      "number from 0 to 2,147,483,647; papermill: -y '{seeds: [0, 1]}'"),
     ("03", "variants", "[baseline, full]", "-y '{variants: [NAME, NAME]}'"),
+    ("05", "rates", {"plain": 11.0}, "each with a rate from 1e-09 to 10.0"),
+    ("05", "rates", {"plain": "x"}, "-y '{rates: {ROW: NUMBER}}'"),
+    ("05", "rates", 0.1, "must be a dict of rows"),
     ("05", "files", "a.pth", "-y '{files: {base: FILE}}'"),
     ("05", "files", {"bas": "x"}, "a dict of texts, by one of base"),
     ("05", "files", {"base": 3}, "a dict of texts"),

@@ -323,16 +323,6 @@ def test_two_rates_are_those_that_were_asked_for():
                                  rel=0.02)
 
 
-def test_the_rate_of_a_gate_is_shared_by_its_inputs():
-    torch.manual_seed(0)
-    part = nn.ModuleDict({"attention": nn.Linear(2, 2)})
-    net = nn.Sequential(nn.Linear(2, 2), part)
-    part.forward = lambda x: part["attention"](x)
-    step = moved(training.gate_rates(net, torch.optim.AdamW, 0.5), net)
-    assert step == pytest.approx(
-        {"0.weight": 0.01, "1.attention.weight": 0.0025}, rel=0.02)
-
-
 @pytest.mark.parametrize("name", training.RECIPES)
 def test_every_recipe_trains(name):
     torch.manual_seed(0)

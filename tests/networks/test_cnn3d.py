@@ -115,6 +115,18 @@ def test_stages_below_and_above_make_the_whole(name, stage):
         assert_close(last, whole.flatten(1, 2).mean((3, 4), keepdim=True))
 
 
+def test_spans_count_frames_on_maps_too():
+    """Four steps of a map are eight frames."""
+    net = bb.clip_cnn("resnet3d_small")
+    net.stages["identity3b"] = jsta.SpatialAttention(16)
+    video = torch.rand(1, 16, 3, 32, 32)
+    maps, _ = bb.Below(net, "conv3a").features(video)
+    whole, upper = (bb.OnVideos(jsta.ClipClassifier(part, 64, 3), length)
+                    for part, length in ((net, 8), (net.above("conv3a"), 4)))
+    assert torch.equal(whole.eval()(video).spans, upper.eval()(maps).spans)
+    assert whole(video).spans[-1].tolist() == [14, 16]
+
+
 def test_the_stages_above_may_read_more_channels():
     upper = bb.clip_cnn("resnet3d_small").above("conv3a", more=1)
     upper.stages["identity3b"] = jsta.TrueGates()
