@@ -23,12 +23,7 @@ from lib.data.snippets import Snippets, Whole, keep
 from lib.data.transforms import Crops
 from lib.lab import training
 from lib.networks import pretrained
-from lib.papers.sta_cnn import (
-    AttentionNetwork,
-    FlowPredictor,
-    flow_loss,
-    flow_step,
-)
+from lib.papers import sta_cnn
 from lib.worlds.worlds import ALONE, Puppets
 
 # 64 pixels end as 8 x 8: three poolings of six
@@ -43,7 +38,7 @@ def score(model, data):
     with training.evaluating(model):
         for batch in training.in_batches(data, 64):
             batch = training.to_device(batch, torch.device("cpu"))
-            loss = flow_step(model, batch)["loss"]
+            loss = sta_cnn.flow_step(model, batch)["loss"]
             losses.append(loss * len(batch["video"]))
     return -(sum(losses) / len(data)).item()
 
@@ -66,14 +61,15 @@ def main() -> None:
     val = in_memory(Crops(Snippets(val, 1, keys=KEYS, sampling="uniform"),
                           64, 4))
     torch.manual_seed(SEED)
-    model = FlowPredictor(AttentionNetwork(WIDTHS, POOLINGS))
+    model = sta_cnn.FlowPredictor(
+        sta_cnn.AttentionNetwork(WIDTHS, POOLINGS))
     history = training.fit(
-        model, train, flow_step, steps=options.steps, batch=32, lr=2e-3,
-        weight_decay=1e-4, schedule="cosine", seed=SEED, val=val,
+        model, train, sta_cnn.flow_step, steps=options.steps, batch=32,
+        lr=2e-3, weight_decay=1e-4, schedule="cosine", seed=SEED, val=val,
         score=score, every=max(1, options.steps // 10), device="cpu")
     pretrained.save_weights(model, PATH)
     flow = torch.stack([one["flow"][0].float() for one in val])
-    nothing = flow_loss(torch.zeros(len(flow), 2, 16, 16), flow)
+    nothing = sta_cnn.flow_loss(flow.new_zeros(len(flow), 2, 16, 16), flow)
     best = -max(row["score"] for row in history if "score" in row)
     print(f"loss on validation videos {best:.3f}; of no motion {nothing:.3f}")
 

@@ -11,7 +11,7 @@ fixed number of snippets, and a model is trained on those, in memory::
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class SnippetMaps:
         self.size, self.fields, self.device = size, fields, device
         self.store = None if folder is None else Store(folder)
         self._given: dict[tuple, tuple] = {}
+        self._scales: dict[str, tuple] = {}
 
     def __call__(self, videos: Dataset, stream: str = "RGB", *,
                  video: bool = False, pooled: bool = False,
@@ -64,12 +65,11 @@ class SnippetMaps:
         their means over places, (N, n, C, 1, 1). `label` (N,). Where they
         are known of the first frames: `relevant` (N, n), and `map` (N, n, h,
         w), the share of the actor that each cell has, even where there is
-        none. With `video` also the pairs that
-        begin the snippets, uint8 (N, n, 2, 3, H, W).
+        none. With `video` also the pairs that begin the snippets, uint8 (N,
+        n, 2, 3, H, W).
         """
-        data = {key: values for key, values in (
-            self._all(videos, "RGB") | self._all(videos, stream)).items()
-            if key != "mask"}
+        data = self._all(videos, "RGB") | self._all(videos, stream)
+        data.pop("mask", None)
         if pooled:
             data["maps"] = data["maps"].mean((3, 4), keepdim=True)
         if video:
@@ -81,25 +81,6 @@ class SnippetMaps:
         return {key: values.cpu() for key, values in self._all(
             videos, "RGB").items() if key in ("label", *TRUTHS)}
 
-    def _all(self, videos: Dataset, kind: str) -> dict[str, Tensor]:
-        """Columns of all videos; kind: "frames", or a stream."""
-        key = id(videos), kind
-        if key not in self._given:
-            parts, starts = {}, range(0, len(videos), AT_ONCE)
-            for start in random.sample(starts, len(starts)):
-                part = self._part(videos, start, kind)
-                parts[start] = {name: values.to(self.device)
-                                for name, values in part.items()}
-            made = {name: torch.cat([parts[start][name] for start in starts])
-                    for name in parts[0]}
-            if kind != "frames":
-                mean, std = self._scale(kind)
-                for one in made["maps"]:  # one video: they may fill memory
-                    one.copy_((one.float() - mean) / std)
-            # with the videos themselves, whose id stays theirs
-            self._given[key] = videos, made
-        return self._given[key][1]
-
     def network(self, stream: str) -> nn.Module:
         """A copy to fine-tune: it gives maps of the same scale."""
         return Scaled(copy.deepcopy(self.networks[stream]),
@@ -107,51 +88,64 @@ class SnippetMaps:
 
     def _scale(self, stream: str) -> tuple[Tensor, Tensor]:
         """Mean and spread (1, C, 1, 1) in the first training videos."""
-        maps = self._part(self.train, 0, stream)["maps"].float()
-        std, mean = torch.std_mean(maps, (0, 1, 3, 4), keepdim=True)
-        return mean[0].to(self.device), std[0].clamp(min=1e-3).to(self.device)
+        if stream not in self._scales:
+            maps = self._part(self.train, 0, stream)["maps"].float()
+            std, mean = torch.std_mean(maps, (0, 1, 3, 4), keepdim=True)
+            self._scales[stream] = (mean[0].to(self.device),
+                                    std[0].clamp(min=1e-3).to(self.device))
+        return self._scales[stream]
+
+    def _all(self, videos: Dataset, kind: str) -> dict[str, Tensor]:
+        """Columns of all videos; kind: "frames", or a stream."""
+        key = id(videos), kind
+        if key not in self._given:
+            parts, starts = {}, range(0, len(videos), AT_ONCE)
+            for start in random.sample(starts, len(starts)):
+                parts[start] = self._part(videos, start, kind)
+            made = {name: torch.cat([parts[start][name] for start in starts]
+                                    ).to(self.device) for name in parts[0]}
+            for one in made.get("maps", ()):  # all at once may fill memory
+                mean, std = self._scale(kind)
+                one.copy_((one.float() - mean) / std)
+            # with the videos themselves, whose id stays theirs
+            self._given[key] = videos, made
+        return self._given[key][1]
 
     def _part(self, videos: Dataset, start: int,
               kind: str) -> dict[str, Tensor]:
         """AT_ONCE videos from `start` on, from the folder if there."""
         n = self.numbers[videos is not self.train]
-        make = {"frames": self._frames, "RGB": self._rgb}.get(
-            kind, lambda *given: self._flow(*given, kind))
         if self.store is None:
-            return make(videos, start, n)
+            return self._made(videos, start, n, kind)
         about = videos.contents(), start, n, kind, self.size, self.fields, (
             None if kind == "frames" else _digest(self.networks[kind]))
-        return self.store.get(repr(about), lambda: make(videos, start, n))
+        return self.store.get(
+            repr(about), lambda: self._made(videos, start, n, kind))
 
-    def _read(self, videos: Dataset, start: int, n: int,
-              keys: Callable[[Mapping], Sequence[str]]) -> dict[str, Any]:
+    def _made(self, videos: Dataset, start: int, n: int,
+              kind: str) -> dict[str, Any]:
+        if kind == "RGB":
+            made = dict(self._part(videos, start, "frames"))
+            made["maps"] = self._maps(kind, made.pop("video")[:, :, 0])
+            if "mask" in made:
+                shares = F.adaptive_avg_pool2d(
+                    made["mask"].float(), made["maps"].shape[-2:])
+                total = shares.sum((2, 3), keepdim=True)
+                made["map"] = torch.where(
+                    total > 0, shares / total.clamp(min=1e-9),
+                    1 / shares[0, 0].numel()).half()
+            return made
         films = Whole(videos, (self.size, self.size))
+        keys = [Streams.KEYS.get(kind, "video"), "label"]
+        if kind == "frames":
+            keys += [key for key in TRUTHS if key in films[start]]
         data = Snippets(films, n, fields=self.fields, sampling="uniform",
-                        keys=keys(films[start]))
-        return collate([data[i] for i in range(
+                        keys=keys)
+        made = collate([data[i] for i in range(
             start, min(start + AT_ONCE, len(films)))])
-
-    def _frames(self, videos: Dataset, start: int, n: int) -> dict:
-        return self._read(videos, start, n, lambda one: [
-            "video", "label", *(key for key in TRUTHS if key in one)])
-
-    def _rgb(self, videos: Dataset, start: int, n: int) -> dict:
-        made = dict(self._part(videos, start, "frames"))
-        frames = made.pop("video")[:, :, 0]
-        made["maps"] = self._maps("RGB", frames)
-        if "mask" in made:
-            shares = F.adaptive_avg_pool2d(
-                made["mask"].float(), made["maps"].shape[-2:])
-            total = shares.sum((2, 3), keepdim=True)
-            made["map"] = torch.where(
-                total > 0, shares / total.clamp(min=1e-9),
-                1 / shares[0, 0].numel()).half()
+        if kind != "frames":
+            made["maps"] = self._maps(kind, made.pop(keys[0]))
         return made
-
-    def _flow(self, videos: Dataset, start: int, n: int, kind: str) -> dict:
-        key = Streams.KEYS[kind]
-        made = self._read(videos, start, n, lambda one: [key, "label"])
-        return made | {"maps": self._maps(kind, made.pop(key))}
 
     @torch.inference_mode()
     def _maps(self, kind: str, inputs: Tensor) -> Tensor:
@@ -220,7 +214,7 @@ class Feed:
         """The entries that a row's model reads: frames or maps, what its
         attention network reads, and the true maps if it is told."""
         key = Streams.KEYS[own["stream"]]
-        x = "maps" if self.kept and self._fixed(own) else key
+        x = "maps" if self.kept and own.get("frozen", self.frozen) else key
         pairs = "video" if own.get("attend") and key == "video" else x
         return (x, pairs, *(["map"] if "where" in own else []))
 
@@ -228,16 +222,13 @@ class Feed:
         """What a row's model begins with: nothing, where it reads maps."""
         if self.maps is None:
             return self._network(own["stream"])
-        return (nn.Identity() if self._fixed(own)
+        return (nn.Identity() if own.get("frozen", self.frozen)
                 else self.maps.network(own["stream"]))
 
     def truth(self, videos: Dataset) -> dict[str, Any]:
         """Labels and the true answers of the test's snippets."""
         return (self.maps.truth(videos) if self.maps is not None
                 else self.streams.truth(videos, self.frames))
-
-    def _fixed(self, own: Mapping[str, Any]) -> bool:
-        return own.get("frozen", self.frozen)
 
     def _network(self, stream: str) -> FrameCNN:
         channels = 3 if stream == "RGB" else 2 * self.streams.fields

@@ -397,11 +397,12 @@ def loss(output: STACNNOutput, label: Tensor, *,
 
 def predictions(snippets: Tensor, top: int = 15,
                 when: Tensor | None = None) -> dict[str, Tensor]:
-    """A video's class in both ways: shares ``(B, C)``.
+    """A video's class in two ways: shares ``(B, C)``.
 
-    Logits ``(B, n, V, C)`` of n snippets in V crops each. "plain" is the mean
-    of their softmax; "dcw" is weighted by "when" ``(B, n)``, which is given
-    or that of `trust`.
+    Logits ``(B, n, V, C)`` of n snippets (paper: 25) in V crops each (10).
+    p(s_n) is the mean of the softmax over the crops. "plain" is its mean over
+    the snippets; "dcw" is weighted by "when" ``(B, n)``, the confidence of
+    the `top` surest, Eq. (11), or what is given.
     """
     p = reduce(snippets.softmax(-1), "b n v c -> b n c", "mean")
     when = trust(p, top) if when is None else when
@@ -409,23 +410,10 @@ def predictions(snippets: Tensor, top: int = 15,
             "dcw": einsum(when, p, "b n, b n c -> b c")}
 
 
-def weighted(snippets: Tensor, top: int = 15, *,
-             floor: float = 1e-3) -> Tensor:
-    """A video's class, weighted by confidence (DCW): shares ``(B, C)``.
-
-    Logits ``(B, n, V, C)`` of n snippets (paper: 25) in V crops each (10).
-    p(s_n) is the mean over its crops; the `top` surest snippets, all if there
-    are fewer, are weighted by alpha_n, Eq. (11). Divided by the sum of the
-    weights, which changes no class and lets streams be fused as equals.
-    """
-    p = reduce(snippets.softmax(-1), "b n v c -> b n c", "mean")
-    return einsum(trust(p, top, floor=floor), p, "b n, b n c -> b c")
-
-
 def trust(p: Tensor, top: int = 15, *, floor: float = 1e-3) -> Tensor:
-    """The weights ``(B, n)`` of `weighted`: beta_n alpha_n over their sum.
+    """beta_n alpha_n ``(B, n)`` of predictions ``(B, n, C)``, over their sum.
 
-    Of the predictions ``(B, n, C)`` of n snippets.
+    So they change no class, and streams can be fused as equals.
     """
     h, n = entropy(p.log()), p.shape[1]
     alpha = confidence(h, floor) * TS(1, n, min(top, n)).select(h)

@@ -50,6 +50,10 @@ def network(san=True, side=K, inputs=3, **options):
     return net
 
 
+def weighted(*given, **how):
+    return sta_cnn.predictions(*given, **how)["dcw"]
+
+
 def pairs(n=N, seed=0):
     return random(B, n, 2, 3, 16, 16, seed=seed)
 
@@ -131,7 +135,7 @@ def test_one_class_has_no_entropy_and_no_nan():
     h = sta_cnn.entropy(random(2, 4, 1))
     assert h.eq(0).all()
     assert TS(1, 4, 2).select(h).tolist() == 2 * [[True, True, False, False]]
-    shares = sta_cnn.weighted(random(2, 4, 3, 1), top=2)
+    shares = weighted(random(2, 4, 3, 1), top=2)
     assert_close(shares, torch.ones(2, 1))
 
 
@@ -172,7 +176,7 @@ def test_loss_equals_a_loop():
 def test_weighted_prediction_equals_a_loop(snippets, top):
     """In ten crops, crops averaged first; of few snippets all count."""
     logits = 2 * random(B, snippets, 10, C).double()
-    shares = sta_cnn.weighted(logits)
+    shares = weighted(logits)
     for b in range(B):
         p = logits[b].softmax(-1).mean(1)
         alpha = 1 / -(p * p.log()).sum(-1)
@@ -187,19 +191,20 @@ def test_equal_confidence_is_the_mean_of_the_top():
     snippets = torch.tensor(10 * [[2.0, 1]] + 15 * [[1.0, 2]])[None, :, None]
     first = sta_cnn.predictions(snippets[:, :15])["plain"]  # not of logits
     assert_close(first, snippets[:, :15].softmax(-1).mean((1, 2)))
-    assert_close(sta_cnn.weighted(snippets), first)
-    assert first.argmax() == 0 and sta_cnn.predictions(
-        snippets)["plain"].argmax() == 1
+    assert_close(weighted(snippets), first)
+    assert first.argmax() == 0
+    assert sta_cnn.predictions(snippets)["plain"].argmax() == 1
     certain = torch.full((1, 2, 1, C), -math.inf)
     certain[0, 0, 0, 1] = certain[0, 1, 0, 3] = 0
-    assert sta_cnn.weighted(certain).tolist() == [[0, 0.5, 0, 0.5, 0]]
+    assert weighted(certain).tolist() == [[0, 0.5, 0, 0.5, 0]]
 
 
 def test_the_bound_keeps_one_snippet_from_deciding():
     """A snippet without a doubt against three that agree otherwise."""
     logits = torch.tensor([[60.0, 0, 0], *3 * [[0, 7.0, 0]]])[None, :, None]
-    assert sta_cnn.weighted(logits).argmax() == 0
-    assert sta_cnn.weighted(logits, floor=0.1).argmax() == 1
+    assert weighted(logits).argmax() == 0
+    when = sta_cnn.trust(logits[:, :, 0].softmax(-1), floor=0.1)
+    assert weighted(logits, when=when).argmax() == 1
 
 
 def test_answers():
@@ -402,8 +407,6 @@ def test_trust_is_what_the_weighted_test_weighs_with():
     assert ((alpha > 0).sum(1) == 4).all()
     assert (alpha.argmax(1) == sta_cnn.entropy(p.log()).argmin(1)).all()
     by_hand = sum(alpha[:, n, None] * p[:, n] for n in range(9))
-    assert torch.allclose(sta_cnn.weighted(snippets, 4), by_hand)
-    assert torch.equal(sta_cnn.predictions(snippets, 4)["dcw"],
-                       sta_cnn.weighted(snippets, 4))
+    assert torch.allclose(weighted(snippets, 4), by_hand)
     told = torch.tensor([[1.0] + 8 * [0.0]]).expand(2, 9)
-    assert torch.equal(sta_cnn.predictions(snippets, 4, told)["dcw"], p[:, 0])
+    assert torch.equal(weighted(snippets, 4, told), p[:, 0])

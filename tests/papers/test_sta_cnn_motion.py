@@ -177,3 +177,14 @@ def test_the_trained_san_serves_the_classifier():
     sta_cnn.loss(out, torch.tensor([0, 2]))["loss"].backward()
     assert all(p.grad is not None for p in predictor.san.parameters())
     assert all(p.grad is None for p in predictor.expand.parameters())
+
+
+@pytest.mark.parametrize("key", ["flow", "motion"])
+def test_a_step_reads_one_pair_and_its_real_flow(key):
+    torch.manual_seed(0)
+    net = FlowPredictor(AttentionNetwork((4, 4, 4, 4, 4, 4), 3))
+    batch = {"video": torch.rand(2, 1, 2, 3, 32, 32),
+             key: torch.randn(2, 1, 2, 32, 32)}
+    found = sta_cnn.flow_step(net, batch)["loss"]
+    by_hand = flow_loss(net(batch["video"][:, 0]), batch[key][:, 0])
+    assert torch.equal(found, by_hand)
