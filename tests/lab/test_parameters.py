@@ -105,7 +105,7 @@ WRONG = [  # notebook, parameter, value, what its line says
     ("03", "seeds", ["x"] * 10_000, "not 'x'"),  # the line is short, though
     ("03", "mask_channels", [8], "a list of 2, each a whole number from 1"),
     ("03", "mask_channels", [8, 0], "not 0"),
-    ("04", "fusion", [1, 1, float("nan")], "not nan"),
+    ("01", "gamma", [1, float("nan")], "not nan"),
     ("03", "finetune", -1, "from 0"), ("03", "frames", 10**9, "to 10,000"),
     ("03", "lr", float("nan"), "1e-09"), ("03", "lr", 10**400, "to 10.0"),
     ("04", "dropout", 1.0, "from 0.0 to 0.99; papermill: -p dropout NUMBER"),
