@@ -99,6 +99,7 @@ def test_export_and_save(make, options, tmp_path):
                 torch.testing.assert_close(other(*inputs(batch)), expected)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("bf16", [False, True])
 @every_model
 def test_gradients_reach_every_parameter(make, options, bf16):
@@ -106,10 +107,12 @@ def test_gradients_reach_every_parameter(make, options, bf16):
     torch.manual_seed(0)
     net, inputs = make(**options)
     how = {"ts": sta_cnn.TS(1, 3, 2)} if make is sta_cnn_ else {}
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        output = net(*inputs(3), **how)
-        terms = LOSSES[make](output, torch.tensor([0, 1, 2]))
-    terms["loss"].backward()
+    # oneDNN's bf16 gradient of a 3D convolution now and then is not finite
+    with torch.backends.mkldnn.flags(enabled=not bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            output = net(*inputs(3), **how)
+            terms = LOSSES[make](output, torch.tensor([0, 1, 2]))
+        terms["loss"].backward()
     assert all(x.isfinite().all() for x in output if x is not None)
     for name, parameter in net.named_parameters():
         if name.startswith("spatial.classify"):  # JSTA's first step's own
