@@ -25,10 +25,11 @@ def test_a_result_follows_its_registry(monkeypatch):
     """Runs of the preset count, repeated ones once, others not at all."""
     lab = {"notebook": "03", "dataset": readme.chosen("03")["dataset"]}
     where = lab | {"split": "1"}
+    steps = readme.chosen("03")["steps"]
 
     def run(variant, seed, accuracy, **other):
         return {"variant": variant, "seed": seed, "key": "k",
-                "params": {"steps": 400}, "metrics": {"top-1": accuracy}
+                "params": {"steps": steps}, "metrics": {"top-1": accuracy}
                 } | where | other
 
     base, full = (

@@ -17,7 +17,7 @@ def test_stages_are_prefixes_of_one_another():
     net = bb.frame_cnn("small").eval()
     video = torch.rand(2, 3, 3, 32, 32)
     x = net(video, "conv2")
-    assert x.shape == (2, 3, 32, 8, 8)
+    assert x.shape == (2, 3, 48, 8, 8)
     tail = x.flatten(0, 1)
     for name in ("conv3", "conv4"):
         tail = net.stages[name](tail)
@@ -255,7 +255,7 @@ def test_a_stream_starts_from_what_a_notebook_names(tmp_path):
         assert torch.equal(bb.stream_cnn("small", weights).eval()(x),
                            puppets.eval()(x))
     flow = bb.stream_cnn("small", str(file), 4)  # RGB weights are its start
-    assert flow.eval()(torch.rand(1, 2, 4, 32, 32)).shape[2] == 64
+    assert flow.eval()(torch.rand(1, 2, 4, 32, 32)).shape[2] == 96
     assert not torch.equal(bb.stream_cnn("small", "none").eval()(x),
                            puppets.eval()(x))
 
