@@ -1,7 +1,7 @@
 """Train the small frame backbones on puppets and keep their weights.
 
     python data_scripts/pretrain_backbone.py [small ...]
-    python data_scripts/pretrain_backbone.py --flow 2 small
+    python data_scripts/pretrain_backbone.py --flow 2 --videos 12000 small
 
 The papers fine-tune their CNN on the target set and then freeze it; these
 weights are that for puppets. Training videos come from the actors of the
@@ -14,7 +14,8 @@ float16.
 With --flow 2 the networks see stacks of two DIS flow fields of the same
 videos instead. As in temporal segment networks (Wang et al., 2016) they start
 from the RGB weights, which must be there; a mirrored video moves the other
-way. Writes lib/networks/weights/<name>_flow_puppets.safetensors.
+way. Stacks of 12,000 videos take 6.3 GB of memory. Writes
+lib/networks/weights/<name>_flow_puppets.safetensors.
 """
 
 import argparse

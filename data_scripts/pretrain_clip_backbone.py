@@ -6,9 +6,9 @@ As data_scripts/pretrain_backbone.py does for frames: the training actors,
 other videos than any notebook meets, the step with the best validation
 accuracy. From scratch the videos of the course are too hard a first lesson for
 a 3D network of this size (after 300 steps it guesses), so it begins with easy
-ones: nothing moves but a large actor, who hardly idles. A quarter of an hour a
-network on one core; writes lib/networks/weights/<name>_puppets.safetensors as
-float16.
+ones: nothing moves but a large actor, who hardly idles. About an hour a
+network on one core, with 6 GB of memory; writes
+lib/networks/weights/<name>_puppets.safetensors as float16.
 """
 
 from dataclasses import replace

@@ -7,7 +7,7 @@ of a cell that the actor covers, the relevant frames. So *even, even* is the
 plain mean that attention must beat, *learned* is the simplest attention, and
 *true, true* is what a perfect one would reach with these features. The room
 between the first and the last is measured before any paper's model is trained
-(`table`), and the dials of the worlds are to be set by it alone.
+(`table`), and the dials of the worlds were set by such runs alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping
