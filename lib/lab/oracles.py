@@ -11,7 +11,6 @@ between the first and the last is measured before any paper's model is trained
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import product
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -34,14 +33,16 @@ from lib.scores import metrics
 from lib.worlds.worlds import ALIASES
 
 CHOICES = ("even", "learned", "true")
-ROWS = {f"{kind}: {where}, {when}": {
-    "features": kind, "where": where, "when": when}
-    for kind in ("frames", "clips") for where, when in
-    product(CHOICES, CHOICES)} | {
-    f"end to end: {choice}, {choice}": {
-        "features": "end to end", "where": choice, "when": choice}
-    for choice in ("even", "learned")}
-"""Features, where, when: what the names of the rows say."""
+NAMES = {"even, even": "plain mean", "learned, even": "learned where",
+         "even, learned": "learned when", "learned, learned": "learned both",
+         "true, even": "true where", "even, true": "true when",
+         "true, true": "true both"}
+"""Where and when of a row: its name in the tables."""
+ROWS = {f"{kind}: {name}": {"features": kind, "where": where, "when": when}
+        for kind in ("frames", "clips", "end to end") for name in NAMES
+        for where, when in [name.split(", ")]
+        # a network that trains has no true weights of its maps
+        if kind != "end to end" or name in ("even, even", "learned, learned")}
 BACKBONE = {"frames": "backbone", "clips": "clip_backbone",
             "end to end": "backbone"}
 INPUTS = ("cube", "where", "when", "spans")
@@ -62,8 +63,8 @@ class Pooled(nn.Module):
 
     where, when: of CHOICES. Learned weights are a softmax over one linear
     score of each cell, and of each step's average. `mean` and `std` (C,) are
-    those of the training features: a network's channels differ in size by
-    orders of magnitude.
+    those of a training video's average: a network's channels differ in size
+    by orders of magnitude.
     """
 
     def __init__(self, channels: int, classes: int, where: str = "even",
@@ -83,13 +84,14 @@ class Pooled(nn.Module):
                 spans: Tensor) -> PooledOutput:
         """cube (B, T', C, h, w), and weights where nothing is learned:
         where (B, T', h, w) and when (B, T')."""
-        mean, std = self.mean[:, None, None], self.std[:, None, None]
-        cube = (cube - mean) / std
         if self.where is not None:
-            scores = einsum(cube, self.where.weight[0],
+            scores = einsum(cube, self.where.weight[0] / self.std,
                             "b t c h w, c -> b t h w")
             where = scores.flatten(2).softmax(-1).view_as(where)
         steps = einsum(cube, where, "b t c h w, b t h w -> b t c")
+        # as if the whole cube were standardised: the weights sum to one, and
+        # a softmax does not see what all scores have in common
+        steps = (steps - self.mean) / self.std
         if self.when is not None:
             when = self.when(steps).squeeze(-1).softmax(-1)
         pooled = einsum(steps, when, "b t c, b t -> b c")
@@ -110,12 +112,6 @@ class EndToEnd(nn.Module):
         steps = torch.arange(video.shape[1], device=video.device)
         return self.head(cube, shares(even, 2), shares(even[..., 0, 0], 1),
                          torch.stack([steps, steps + 1], 1)[None])
-
-    def optimizer(self, parameters: Iterable, **options):
-        """AdamW; the CNN has CNN_RATE of the rate. Called by `fit`."""
-        return torch.optim.AdamW([
-            {"params": self.cnn.parameters(), "times": CNN_RATE},
-            {"params": self.head.parameters()}], **options)
 
 
 def shares(values: Tensor, dims: int) -> Tensor:
@@ -198,28 +194,31 @@ class Oracles:
         train_set, val = (self.weighed(run, part)
                           for part in run.study.data[:2])
         own, settings = run.options, run.study.settings
-        more, cnn = {}, None
-        if own["features"] == "end to end":
+        end_to_end, more = own["features"] == "end to end", {}
+        if end_to_end:
             cnn = cnn2d.frame_cnn(settings["backbone"], "puppets")
-            some = train_set.columns["video"][::max(1, len(train_set) // 100)]
+            some = train_set.columns["video"][::max(1, len(train_set) // 500)]
             with training.evaluating(cnn):
-                some = cnn(some.float() / 255)
+                averages = torch.cat([cnn(part.float() / 255).mean((1, 3, 4))
+                                      for part in some.split(64)])
         else:
-            cube = self.features(run, run.study.data.train).columns["cube"]
-            some = cube[::max(1, len(cube) // 500)].float()
+            averages = torch.cat([
+                part.float().mean((1, 3, 4))
+                for part in train_set.columns["cube"].split(64)])
         torch.manual_seed(run.seed)
-        model = Pooled(some.shape[2], len(run.study.data.classes),
+        model = Pooled(averages.shape[1], len(run.study.data.classes),
                        own["where"], own["when"])
-        std, mean = torch.std_mean(some, (0, 1, 3, 4))
-        model.std.copy_(std.clamp(min=1e-3)), model.mean.copy_(mean)
-        if cnn:
+        std, mean = torch.std_mean(averages, 0)
+        model.std.copy_(std.clamp(min=1e-4)), model.mean.copy_(mean)
+        if end_to_end:
             model = EndToEnd(cnn, model)
-            more["optimizer"] = model.optimizer
+            more["optimizer"] = training.two_rates(torch.optim.AdamW, [cnn],
+                                                   CNN_RATE)
         batch, epochs = settings["batch"], settings["epochs"]
         steps = max(1, len(train_set) // batch)
         return model, training.fit(
             model, train_set, _step, steps=epochs * steps, batch=batch,
-            lr=settings["lr"], weight_decay=1e-3, schedule="cosine",
+            lr=run.rate, weight_decay=1e-3, schedule="cosine",
             seed=run.seed, val=val, score=_accuracy, every=steps,
             device=run.study.device, checkpoint=run.folder, **more)
 
@@ -319,12 +318,6 @@ def recorded(world: str) -> tables.Records:
         name: given[name] for name in ("frames", "size", "n_train", "n_val",
                                        "n_test")})
     return study(given, data).recorded(preset)
-
-
-NAMES = {"even, even": "plain mean", "learned, even": "learned where",
-         "even, learned": "learned when", "learned, learned": "learned both",
-         "true, even": "true where", "even, true": "true when",
-         "true, true": "true both"}
 
 
 def rivals(world: str, kind: str = "frames") -> list[dict]:

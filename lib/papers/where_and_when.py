@@ -271,7 +271,7 @@ class WhereAndWhen(nn.Module):
         end: the state ``(B, D, h, w)`` and weights ``(B, 1, n)``.
         """
         gates, width = self.lstm.project(x), self.classify.in_features
-        hidden = cell = gates.new_zeros(len(x), width, *x.shape[-2:])
+        hidden = cell = gates.new_zeros(x.shape[0], width, *x.shape[-2:])
         states = []
         for t in range(x.shape[1]):
             hidden, cell = self.lstm(gates[:, t], hidden, cell)

@@ -93,6 +93,7 @@ def study():
     given = {"dataset": "stage", "split": "1", "device": "cpu",
              "backbone": "small_narrow", "clip_backbone": "resnet3d_small",
              "frames": 16, "batch": 14, "epochs": 2, "lr": 0.01,
+             "rates": {"frames: even, even": 0.1},
              "results": ""}
     return oracles.study(given, data)
 
@@ -113,7 +114,7 @@ def test_a_row_of_each_kind_is_trained_and_scored(study):
                        again.outputs["logits"])
 
 
-def test_end_to_end_the_cnn_trains_at_its_share_of_the_rate():
+def test_end_to_end_the_cnn_has_gradients():
     torch.manual_seed(0)
     cnn = cnn2d.frame_cnn("small_narrow", "puppets").train()
     model = oracles.EndToEnd(cnn, oracles.Pooled(cnn.channels, 3))
@@ -123,16 +124,11 @@ def test_end_to_end_the_cnn_trains_at_its_share_of_the_rate():
         cnn(video).mean((1, 3, 4))), atol=1e-5)
     out.logits.sum().backward()
     assert all(p.grad is not None for p in cnn.parameters())
-    groups = model.optimizer(model.parameters(), lr=1.0).param_groups
-    assert [group.get("times", 1.0) for group in groups] == [
-        oracles.CNN_RATE, 1.0]
-    assert sum(len(group["params"]) for group in groups) == len(
-        [*model.parameters()])
 
 
 def test_the_key_knows_the_features(study):
     keys = {study.head(row, 0)["key"] for row in oracles.ROWS}
-    assert len(keys) == len(oracles.ROWS) == 20
+    assert len(keys) == len(oracles.ROWS) == 16
 
 
 def test_the_table_shows_what_is_recorded(monkeypatch):

@@ -64,12 +64,12 @@ LOSSES = {
     jsta_: jsta.loss, sta_cnn_: sta_cnn.loss, sta_networks_: sta_networks.loss}
 MODELS = [
     (where_and_when_, {}), (where_and_when_, {"normalised": True}),
+    (where_and_when_, {"in_order": True}),
     (rstan_, {}), (rstan_, {"window": 2}),
     (jsta_, {}), (jsta_, {"head": "lstm"}), (sta_cnn_, {}),
     (sta_cnn_, {"san": False}), (sta_networks_, {}),
     (sta_networks_, {"length": 8})]
-MORE = [(where_and_when_, {"in_order": True}),
-        (jsta_, {"head": "moe", "pool": "max"}), (jsta_, {"after": True}),
+MORE = [(jsta_, {"head": "moe", "pool": "max"}), (jsta_, {"after": True}),
         (jsta_, {"attend": False}),
         *((sta_networks_, {"kind": kind})
           for kind in ("ta", "sa", "se", "stc"))]
