@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 import yaml
-from einops import einsum
+from einops import einsum, rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -58,40 +58,69 @@ class PooledOutput(NamedTuple):
     spans: Tensor
 
 
+class Standardised(nn.Linear):
+    """A linear layer on features that are standardised first.
+
+    A network's channels differ in size by orders of magnitude, and averages
+    vary less than what they are averages of. So each layer has the `mean`
+    and `std` (C,) of what it reads.
+    """
+
+    def __init__(self, channels: int, outputs: int):
+        super().__init__(channels, outputs)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def measure(self, features: Tensor) -> None:
+        """Take mean and std from training features (N, C)."""
+        std, mean = torch.std_mean(features.float(), 0)
+        self.std.copy_(std.clamp(min=1e-4)), self.mean.copy_(mean)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward((features - self.mean) / self.std)
+
+
 class Pooled(nn.Module):
     """A linear classifier of features averaged over places and steps.
 
     where, when: of CHOICES. Learned weights are a softmax over one linear
-    score of each cell, and of each step's average. `mean` and `std` (C,) are
-    those of a training video's average: a network's channels differ in size
-    by orders of magnitude.
+    score of each cell, and of each step's average.
     """
 
     def __init__(self, channels: int, classes: int, where: str = "even",
                  when: str = "even"):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-        self.classify = nn.Linear(channels, classes)
+        self.classify = Standardised(channels, classes)
         # the scores start even: nothing is known yet
         for name, choice in (("where", where), ("when", when)):
-            score = nn.Linear(channels, 1) if choice == "learned" else None
+            score = Standardised(channels, 1) if choice == "learned" else None
             if score is not None:
                 nn.init.zeros_(score.weight)
             setattr(self, name, score)
+
+    def measure(self, cube: Tensor) -> None:
+        """Standardise what each layer reads, by training features.
+
+        cube (N, T', C, h, w): averages of it are even, as at the start.
+        """
+        steps = cube.float().mean((3, 4))
+        self.classify.measure(steps.mean(1))
+        if self.when is not None:
+            self.when.measure(steps.flatten(0, 1))
+        if self.where is not None:
+            self.where.measure(rearrange(
+                cube, "n t c h w -> (n t h w) c"))
 
     def forward(self, cube: Tensor, where: Tensor, when: Tensor,
                 spans: Tensor) -> PooledOutput:
         """cube (B, T', C, h, w), and weights where nothing is learned:
         where (B, T', h, w) and when (B, T')."""
         if self.where is not None:
-            scores = einsum(cube, self.where.weight[0] / self.std,
+            # less the mean, which a softmax does not see
+            scores = einsum(cube, self.where.weight[0] / self.where.std,
                             "b t c h w, c -> b t h w")
             where = scores.flatten(2).softmax(-1).view_as(where)
         steps = einsum(cube, where, "b t c h w, b t h w -> b t c")
-        # as if the whole cube were standardised: the weights sum to one, and
-        # a softmax does not see what all scores have in common
-        steps = (steps - self.mean) / self.std
         if self.when is not None:
             when = self.when(steps).squeeze(-1).softmax(-1)
         pooled = einsum(steps, when, "b t c, b t -> b c")
@@ -194,23 +223,19 @@ class Oracles:
         train_set, val = (self.weighed(run, part)
                           for part in run.study.data[:2])
         own, settings = run.options, run.study.settings
-        end_to_end, more = own["features"] == "end to end", {}
-        if end_to_end:
+        some, more = train_set.columns, {}
+        some = some["video" if "video" in some else "cube"][
+            ::max(1, len(train_set) // 500)]
+        if own["features"] == "end to end":
             cnn = cnn2d.frame_cnn(settings["backbone"], "puppets")
-            some = train_set.columns["video"][::max(1, len(train_set) // 500)]
             with training.evaluating(cnn):
-                averages = torch.cat([cnn(part.float() / 255).mean((1, 3, 4))
-                                      for part in some.split(64)])
-        else:
-            averages = torch.cat([
-                part.float().mean((1, 3, 4))
-                for part in train_set.columns["cube"].split(64)])
+                some = torch.cat([cnn(part.float() / 255)
+                                  for part in some.split(64)])
         torch.manual_seed(run.seed)
-        model = Pooled(averages.shape[1], len(run.study.data.classes),
+        model = Pooled(some.shape[2], len(run.study.data.classes),
                        own["where"], own["when"])
-        std, mean = torch.std_mean(averages, 0)
-        model.std.copy_(std.clamp(min=1e-4)), model.mean.copy_(mean)
-        if end_to_end:
+        model.measure(some)
+        if own["features"] == "end to end":
             model = EndToEnd(cnn, model)
             more["optimizer"] = training.two_rates(torch.optim.AdamW, [cnn],
                                                    CNN_RATE)

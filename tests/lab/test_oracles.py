@@ -41,18 +41,19 @@ def test_equals_the_loop(features, where, when):
     for name in ("where", "when"):
         if getattr(model, name) is not None:
             torch.nn.init.normal_(getattr(model, name).weight)
-    model.mean, model.std = torch.randn(C), torch.rand(C) + 0.5
+    layers = [x for x in model.children() if x is not None]
+    for layer in layers:
+        layer.mean, layer.std = torch.randn(C), torch.rand(C) + 0.5
     out = output(model, oracles.weighed(features, FRAMES, where, when))
     for i in range(N):
-        cube = (features.columns["cube"][i].float()
-                - model.mean[:, None, None]) / model.std[:, None, None]
+        cube = features.columns["cube"][i].float()
         shares = metrics.cell_shares(features.columns["mask"][i], (H, W))
         steps, levels = [], []
         for t in range(T):
             frames = slice(2 * t, 2 * t + 2)
             if where == "learned":
-                weight = (cube[t] * model.where.weight[0][:, None, None]
-                          ).sum(0).flatten().softmax(0).view(H, W)
+                weight = model.where(cube[t].flatten(1).T).squeeze(1).softmax(
+                    0).view(H, W)
             elif where == "true" and shares[frames].sum():
                 weight = shares[frames].sum(0) / shares[frames].sum()
             else:
