@@ -115,12 +115,12 @@ class Pooled(nn.Module):
                 spans: Tensor) -> PooledOutput:
         """cube (B, T', C, h, w), and weights where nothing is learned:
         where (B, T', h, w) and when (B, T')."""
+        cells = cube.flatten(3)
         if self.where is not None:
             # less the mean, which a softmax does not see
-            scores = einsum(cube, self.where.weight[0] / self.where.std,
-                            "b t c h w, c -> b t h w")
-            where = scores.flatten(2).softmax(-1).view_as(where)
-        steps = einsum(cube, where, "b t c h w, b t h w -> b t c")
+            scores = (self.where.weight / self.where.std) @ cells
+            where = scores.softmax(-1).view_as(where)
+        steps = (cells @ where.flatten(2)[..., None]).squeeze(-1)
         if self.when is not None:
             when = self.when(steps).squeeze(-1).softmax(-1)
         pooled = einsum(steps, when, "b t c, b t -> b c")
