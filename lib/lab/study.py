@@ -49,6 +49,8 @@ from lib.show import figures
 from lib.show.explorer import Explorer
 
 NOTEBOOKS = ROOT / "notebooks"
+ANSWERS = {"mask", "relevant", "where", "weights"}
+"""What a row may ask of videos, and only some data sets tell."""
 
 
 @dataclass
@@ -155,7 +157,15 @@ class Study:
             folder = ROOT / "runs" / f"{key}-{self.data.digest}"
             run = Run(row, seed, self.rows[row],
                       folder if self.registry else None, self)
-            run.model, run.history = self._train(run)
+            try:
+                run.model, run.history = self._train(run)
+            except KeyError as error:
+                if {*error.args} & ANSWERS:
+                    raise ValueError(
+                        f"the row {row!r} asks for the true answer {error}, "
+                        f"which {self.settings['dataset']} does not tell: "
+                        "leave it out of `variants`") from error
+                raise
             run.outputs = self._predict(run, self.data.test)
             self._runs[key] = run
         return self._runs[key]

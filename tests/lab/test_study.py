@@ -152,6 +152,17 @@ def test_errors_name_the_row():
     refused("options of 'full'", study.run, ["full"], [0], error=TypeError)
 
 
+def test_a_row_that_asks_for_what_the_videos_do_not_tell_is_named():
+    def asks(name):
+        def train(run):
+            return run.study.data.test[0][name]
+        return study_of(train=train)
+
+    refused("'full'.*'mask'.*puppets.*variants", asks("mask").run, ["full"], [0])
+    with pytest.raises(KeyError, match="typo"):  # a fault of the code
+        asks("typo").run(["full"], [0])
+
+
 def test_recorded_runs_of_a_preset(tmp_path, monkeypatch):
     """Fresh, stale by code, missing; the default fills what it omits."""
     monkeypatch.setattr("lib.lab.registry.ROOT", tmp_path)
