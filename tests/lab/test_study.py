@@ -158,7 +158,8 @@ def test_a_row_that_asks_for_what_the_videos_do_not_tell_is_named():
             return run.study.data.test[0][name]
         return study_of(train=train)
 
-    refused("'full'.*'mask'.*puppets.*variants", asks("mask").run, ["full"], [0])
+    refused("'full'.*'mask'.*puppets.*variants",
+            asks("mask").run, ["full"], [0])
     with pytest.raises(KeyError, match="typo"):  # a fault of the code
         asks("typo").run(["full"], [0])
 
