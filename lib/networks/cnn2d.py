@@ -247,17 +247,25 @@ class FrameAverage(nn.Module):
     Sees each frame by itself and forgets where and when: what the papers call
     the fine-tuned CNN. Takes features ``(B, T, C, h, w)``, or videos if a
     backbone is given.
+
+    standardise: the means first, by a batch norm without weights. The
+        channels of a frozen network differ in size by orders of magnitude,
+        and one learning rate does not suit all of them.
     """
 
     def __init__(self, channels: int, classes: int,
-                 backbone: nn.Module | None = None):
+                 backbone: nn.Module | None = None, *,
+                 standardise: bool = False):
         super().__init__()
         self.backbone = backbone or nn.Identity()
+        self.norm = (nn.BatchNorm1d(channels, affine=False) if standardise
+                     else nn.Identity())
         self.classify = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> FrameAverageOutput:
         x = reduce(self.backbone(x), "b t c h w -> b t c", "mean")
         steps = torch.arange(x.shape[1], device=x.device)
         return FrameAverageOutput(
-            self.classify(x.mean(1)), torch.stack((steps, steps + 1), -1)
+            self.classify(self.norm(x.mean(1))),
+            torch.stack((steps, steps + 1), -1),
         )

@@ -246,6 +246,15 @@ def test_frame_average_is_the_mean_of_frames():
     assert_close(model(x).logits, shuffled)
 
 
+def test_frame_average_standardises_what_it_classifies():
+    model = bb.FrameAverage(6, 3, standardise=True)
+    x = torch.randn(20, 4, 6, 5, 5) * 10.0 ** torch.arange(-3, 3).view(6, 1, 1)
+    means = x.mean((1, 3, 4))
+    means = (means - means.mean(0)) / (means.var(0, correction=0)
+                                       + model.norm.eps).sqrt()
+    assert_close(model(x).logits, model.classify(means))
+
+
 def test_a_stream_starts_from_what_a_notebook_names(tmp_path):
     puppets = bb.frame_cnn("small", "puppets")
     file = tmp_path / "own.safetensors"
