@@ -134,7 +134,7 @@ def test_the_key_knows_the_features(study):
 
 def test_the_table_shows_what_is_recorded(monkeypatch):
     """One line a world; a column without five seeds has no interval."""
-    lines = [{"variant": f"frames: {row}", "seed": seed,
+    lines = [{"variant": f"frames: {row}", "seed": seed, "stale": False,
               "metrics": {"top-1": 0.5 + 0.01 * seed}}
              for row, seeds in (("even, even", 5), ("true, true", 1))
              for seed in range(seeds)]
