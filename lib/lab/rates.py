@@ -56,7 +56,10 @@ def choose(study: Study, row: str, file: str = FILE) -> dict[str, float]:
     Each trial becomes a line of the file. A row that trains nothing of its
     own has no rate.
     """
-    chosen, trials = study.settings["rates"], Registry(file)
+    # a copy: the notebook's own dict is a parameter, and with another value of
+    # a parameter all that it remembers would be computed anew
+    study.settings["rates"] = chosen = dict(study.settings["rates"])
+    trials = Registry(file)
     for name in study.built_on(row):
 
         def score(rate: float, name: str = name) -> float | None:

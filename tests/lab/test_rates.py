@@ -47,6 +47,13 @@ def test_the_ladder_has_two_rates_for_each_power_of_ten():
         0.001, 0.003, 0.01, 0.03, 0.1]
 
 
+def test_the_notebook_forgets_nothing_while_rates_are_tried(study, tmp_path):
+    """What it remembers is known by its parameters, its `rates` among them."""
+    own = study.settings["rates"]
+    rates.choose(study, "base", tmp_path / "rates.jsonl")
+    assert own == {} and study.settings["rates"] == {"base": 0.03}
+
+
 def test_the_best_rate_is_no_edge(study, tmp_path):
     file = tmp_path / "rates.jsonl"
     assert rates.choose(study, "base", file) == {"base": 0.03}
