@@ -75,7 +75,8 @@ def parameters(notebook, path: Path) -> Iterator[str]:
         read.add("lr")
     if any("oracles.study(globals()" in cell.source for cell in later):
         text = (Path(__file__).parents[1] / "lib/lab/oracles.py").read_text()
-        read |= {"results", "device", *oracles.BACKBONE.values(),
+        read |= {"results", "device", "lr", "rates",  # by run.rate
+                 *oracles.BACKBONE.values(),
                  *re.findall(r'settings\["(\w+)"\]', text)}
     stored = {
         node.id for cell in later for node in ast.walk(ast.parse(cell.source))

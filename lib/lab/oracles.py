@@ -348,8 +348,7 @@ def recorded(world: str) -> tables.Records:
 def rivals(world: str, kind: str = "frames") -> list[dict]:
     """The recorded lines of a world's heads, to stand beside a paper's rows.
 
-    Only those of the code of today: nothing in a table tells them apart.
-
+    Only those of today's code: a table does not tell them apart.
     kind: of features, "frames" or "clips". Each line's row has one of NAMES.
     """
     return [line | {"variant": NAMES[name]}

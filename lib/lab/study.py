@@ -49,8 +49,7 @@ from lib.show import figures
 from lib.show.explorer import Explorer
 
 NOTEBOOKS = ROOT / "notebooks"
-ANSWERS = {"mask", "relevant", "where", "weights"}
-"""What a row may ask of videos, and only some data sets tell."""
+ANSWERS = {"mask", "relevant", "where", "weights"}  # few data sets tell
 
 
 @dataclass

@@ -267,5 +267,4 @@ class FrameAverage(nn.Module):
         steps = torch.arange(x.shape[1], device=x.device)
         return FrameAverageOutput(
             self.classify(self.norm(x.mean(1))),
-            torch.stack((steps, steps + 1), -1),
-        )
+            torch.stack((steps, steps + 1), -1))

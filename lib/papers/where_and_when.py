@@ -38,13 +38,8 @@ class SaliencyMask(nn.Module):
     sigmoid: each mask sums to one, and tells nothing about its frame.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        hidden: tuple[int, int] = (1024, 512),
-        *,
-        normalised: bool = False,
-    ):
+    def __init__(self, channels: int, hidden: tuple[int, int] = (1024, 512),
+                 *, normalised: bool = False):
         super().__init__()
         first, second = hidden
         self.layers = nn.Sequential(
@@ -82,9 +77,8 @@ class TemporalAttention(nn.Module):
     Both maps are averaged over positions first.
     """
 
-    def __init__(
-        self, channels: int, hidden: int, units: int, *, literal: bool = False
-    ):
+    def __init__(self, channels: int, hidden: int, units: int, *,
+                 literal: bool = False):
         super().__init__()
         self.literal = literal
         units = 1 if literal else units
@@ -116,9 +110,8 @@ class ConvLSTMCell(nn.Module):
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
-        self.from_input = nn.Conv2d(
-            channels, 4 * hidden, 3, padding=1, bias=False
-        )
+        self.from_input = nn.Conv2d(channels, 4 * hidden, 3, padding=1,
+                                    bias=False)
         self.from_hidden = nn.Conv2d(hidden, 4 * hidden, 3, padding=1)
 
     def project(self, frames: Tensor) -> Tensor:
@@ -126,9 +119,8 @@ class ConvLSTMCell(nn.Module):
         gates = self.from_input(frames.flatten(0, 1))
         return gates.unflatten(0, frames.shape[:2])
 
-    def forward(
-        self, projected: Tensor, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, projected: Tensor, hidden: Tensor, cell: Tensor,
+                ) -> tuple[Tensor, Tensor]:
         """New hidden and cell state, each ``(B, D, h, w)``."""
         gates = projected + self.from_hidden(hidden)
         i, f, o, g = gates.chunk(4, dim=1)
@@ -159,64 +151,40 @@ class WhereAndWhen(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        classes: int,
-        *,
-        hidden: int = 512,
-        mask_channels: tuple[int, int] = (1024, 512),
-        spatial: bool = True,
-        temporal: bool = True,
-        literal: bool = False,
-        normalised: bool = False,
-        in_order: bool = False,
-        dropout: float = 0.2,
-        backbone: nn.Module | None = None,
-    ):
+            self, channels: int, classes: int, *, hidden: int = 512,
+            mask_channels: tuple[int, int] = (1024, 512),
+            spatial: bool = True, temporal: bool = True,
+            literal: bool = False, normalised: bool = False,
+            in_order: bool = False, dropout: float = 0.2,
+            backbone: nn.Module | None = None):
         super().__init__()
         self.literal, self.normalised = literal, normalised
         self.in_order = in_order
         self.backbone = backbone or nn.Identity()
         self.dropout = nn.Dropout3d(dropout)
-        self.mask = (
-            SaliencyMask(channels, mask_channels, normalised=normalised)
-            if spatial
-            else None
-        )
+        self.mask = (SaliencyMask(channels, mask_channels,
+                                  normalised=normalised) if spatial else None)
         self.attention = None
         if temporal:
-            self.attention = (
-                nn.Linear(hidden, 1)
-                if in_order
-                else TemporalAttention(
-                    channels, hidden, hidden, literal=literal
-                )
-            )
+            self.attention = nn.Linear(hidden, 1) if in_order else (
+                TemporalAttention(channels, hidden, hidden, literal=literal))
         if not in_order:
             self.init_hidden, self.init_cell = (  # g_h and g_c
-                nn.Sequential(
-                    *conv_bn_relu(channels, 2 * hidden),
-                    *conv_bn_relu(2 * hidden, hidden),
-                )
-                for _ in range(2)
-            )
+                nn.Sequential(*conv_bn_relu(channels, 2 * hidden),
+                              *conv_bn_relu(2 * hidden, hidden))
+                for _ in range(2))
         self.lstm = ConvLSTMCell(channels, hidden)
         self.classify = nn.Linear(hidden, classes)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Tensor | None = None,
-        where: Tensor | None = None,
-    ) -> WhereAndWhenOutput:
+    def forward(self, x: Tensor, weights: Tensor | None = None,
+                where: Tensor | None = None) -> WhereAndWhenOutput:
         """Weights ``(B, T, n)`` and masks ``(B, n, h, w)``, if given, take
         the place of the model's own: the truth, or a changed output.
         With `in_order` the weights of the states are ``(B, 1, n)``."""
         x = self.backbone(x)
         if x.ndim != 5:
             raise ValueError(
-                f"features must be (B, n, C, h, w), got {tuple(x.shape)}"
-            )
+                f"features must be (B, n, C, h, w), got {tuple(x.shape)}")
         x = rearrange(x, "b n c h w -> b c n h w")
         x = rearrange(self.dropout(x), "b c n h w -> b n c h w")
         if where is None and self.mask is not None:
@@ -229,15 +197,11 @@ class WhereAndWhen(nn.Module):
         steps = torch.arange(x.shape[1], device=x.device)
         return WhereAndWhenOutput(
             logits=self.classify(state.mean((-2, -1))),
-            where=where,
-            when=None if weights is None else weights.mean(1),
-            spans=torch.stack((steps, steps + 1), -1),
-            weights=weights,
-        )
+            where=where, when=None if weights is None else weights.mean(1),
+            spans=torch.stack((steps, steps + 1), -1), weights=weights)
 
-    def recur(
-        self, x: Tensor, given: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def recur(self, x: Tensor, given: Tensor | None = None,
+              ) -> tuple[Tensor, Tensor | None]:
         """The mean state ``(B, D, h, w)`` and all weights ``(B, T, n)``.
 
         Eq. (2)-(6): at each step the frames are weighted anew from the
@@ -262,9 +226,8 @@ class WhereAndWhen(nn.Module):
         weights = torch.stack(weights, 1) if weights else None
         return torch.stack(states, 1).mean(1), weights  # Eq. (6)
 
-    def recur_in_order(
-        self, x: Tensor, given: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def recur_in_order(self, x: Tensor, given: Tensor | None = None,
+                       ) -> tuple[Tensor, Tensor | None]:
         """As `recur`, in the released main scripts: one state per frame.
 
         Frame t enters at step t, and the states are weighed once, at the
