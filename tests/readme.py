@@ -2,7 +2,7 @@
 
 No number is typed: between `<!--03-->` and `<!--/03-->` stands what this file
 makes of the runs in notebooks/results/03.jsonl that have the settings of
-notebooks/presets/03/lab.yaml. The picture is the first one of the cell tagged
+notebooks/presets/03/lab.yaml (04: lab_lights.yaml). The picture is the first one of the cell tagged
 `readme` in notebook 03. `tests/test_readme.py` fails when either is
 out of date.
 """
@@ -23,24 +23,26 @@ from lib.lab.registry import Registry  # noqa: E402
 
 PICTURE = ROOT / "notebooks" / "results" / "where_and_when.jpg"
 # without and with attention, and the features of the rivals, by notebook
-ROWS = {"01": ("baseline", "full", "frames"),
-        "02": ("FC, woTA", "FC, wiTA", "clips"),
+ROWS = {"01": ("joint LSTMs", "full", "frames"),
+        "02": ("no block, woTA", "no block, wiTA", "clips"),
         "03": ("baseline", "full", "frames"),
-        "04": ("baseline", "STA-TS(3x3, 3x1)", "frames"),
+        "04": ("baseline", "TAM-TS(9, 1)", "frames"),
         "05": ("frozen: plain", "frozen: STA", "clips")}
+PRESETS = {"04": "lab_lights"}  # of the others: lab
 ORACLE = {"crowd": "true where", "lights": "true when",
           "stage": "true both"}
 
 
 def chosen(notebook: str) -> dict:
-    """The parameters of the lab preset."""
-    file = ROOT / "notebooks" / "presets" / notebook / "lab.yaml"
+    """The parameters of the preset."""
+    name = PRESETS.get(notebook, "lab")
+    file = ROOT / "notebooks" / "presets" / notebook / f"{name}.yaml"
     return parameters.defaults(notebook) | yaml.safe_load(
         file.read_text(encoding="utf-8"))
 
 
 def recorded(notebook: str) -> list[dict]:
-    """The newest line of each run of the two rows in the lab preset."""
+    """The newest line of each run of the two rows in the preset."""
     given = chosen(notebook)
     about = {"notebook": notebook, "dataset": given["dataset"],
              "split": given["split"], "key": "",
