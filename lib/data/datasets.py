@@ -11,7 +11,7 @@ import functools
 import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -291,6 +291,17 @@ class Thinned(_Parted):
             runs = self._runs(len(whole["video"]))[1]
             sample["motion"] = flow.stacked(whole["video"][runs])
         return sample
+
+
+def turned(dataset: str, dials: Mapping[str, Any]) -> worlds.Dials:
+    """The dials of a built-in world with other values, as {"rivals": [2, 2]}.
+
+    Raises KeyError for another data set, TypeError for a name that is no
+    dial, ValueError as `worlds.Dials` does.
+    """
+    return replace(PUPPETS[dataset], **{
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in dials.items()})
 
 
 def load(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import ROOT
-from lib.data import decode
+from lib.data import datasets, decode
 from lib.data.datasets import PUPPETS
 from lib.data.sets import SETS
 from lib.lab import training
@@ -32,7 +32,7 @@ RANGES = {  # the least and the most, of lists that of each item
     "n_train": (1, 10**6), "n_val": (1, 10**6),
     "n_test": (8, 10**6),  # the pictures show the first eight
     "frames": (1, 10_000), "frames_test": (0, 10_000), "window": (0, 10_000),
-    "size": (32, 1024), "crop": (32, 1024),  # networks halve it five times
+    "sampled": (4, 10_000), "size": (32, 1024), "crop": (32, 1024),  # networks halve it five times
     "fields": (1, 50), "clips": (1, 1000), "top": (1, 10_000),
     "hidden": (1, 2**14), "units": (1, 2**14), "mask_channels": (1, 2**14),
     "batch": (1, 10_000), "batch_t": (1, 10_000), "checks": (1, 10_000),
@@ -205,6 +205,12 @@ def _together(given: Mapping, choices: Mapping) -> Iterator[tuple[str, str]]:
         if given.get(small, 0) > given.get(large, math.inf):
             yield small, (f"more than {large} = {given[large]}; papermill: "
                           f"-p {small} {given[large]}, or a larger {large}")
+    if given.get("dials"):
+        try:
+            datasets.turned(given["dataset"], given["dials"])
+        except (KeyError, TypeError, ValueError) as error:
+            yield "dials", (f"{error}; of built-in worlds only, papermill: "
+                            "-y '{dials: {rivals: [2, 2]}}'")
     pixels = given.get("frames", 0) * given.get("size", 0) ** 2
     if pixels > 2**30:
         yield "frames", (

@@ -339,6 +339,87 @@ def sweep(
     return layout.picture(figure, photo=False, alt=title)
 
 
+def head_rooms(
+    worlds: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], *,
+    title: str, columns: int = 2,
+) -> Image:
+    """What attention wins of what there is to win: a panel for each world.
+
+    worlds: name -> model -> "plain mean", "oracle", "even" and "model", each
+    a mean and half of its interval (NaN: not drawn), in per cent. The bar
+    reaches from the plain mean to the oracle; the circle is the model with
+    even weights, the dot the model itself.
+    """
+    most = max(map(len, worlds.values()))
+    down = -(-len(worlds) // columns)
+    figure, axes = layout.plot(
+        4.3 * columns, 0.9 + down * (0.55 + 0.26 * most), title, nrows=down,
+        ncols=columns, sharex=True, squeeze=False)
+    for ax in axes.flat[len(worlds):]:
+        ax.set_axis_off()
+    for ax, (world, models) in zip(axes.flat, worlds.items(), strict=False):
+        for level, own in enumerate(reversed(models.values())):
+            low, high = own["plain mean"][0], own["oracle"][0]
+            ax.barh(level, high - low, 0.62, left=low, color="#DCDCDC",
+                    label="head room: plain mean to oracle")
+            even, full = own["even"], own["model"]
+            if even[0] == even[0] and full[0] == full[0]:
+                colour = TRUE if full[0] > even[0] else PREDICTED
+                ax.plot([even[0], full[0]], [level] * 2, color=colour, lw=2)
+            for name, (x, half), fill in (
+                    ("attention even", even, "white"),
+                    ("the model", full, INK)):
+                ax.errorbar(x, level, xerr=half if half == half else None,
+                            fmt="o", ms=5.5, mfc=fill, mec=INK, ecolor=QUIET,
+                            elinewidth=1, label=name)
+        ax.set_yticks(range(len(models)), [*models][::-1])
+        ax.set_title(world, loc="left", weight="bold")
+        ax.set(xlim=(0, 100), ylim=(-0.6, most - 0.4))
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x")
+    for ax in axes[-1]:
+        ax.set_xlabel("accuracy, per cent")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique, loc="outside lower left", ncols=3)
+    return layout.picture(figure, photo=False, alt=title)
+
+
+def scatter(
+    parts: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *,
+    title: str, axis: str, label: str, names: bool = False,
+    log: bool = False,
+) -> Image:
+    """Points (x, y) by name, in a panel for each part of `parts`.
+
+    names: write each name at its last point, not into a legend. log: of x.
+    """
+    figure, axes = layout.plot(
+        1.2 + 3.4 * len(parts), 3.1, title, ncols=len(parts), sharey=True,
+        squeeze=False)
+    every = [*dict.fromkeys(name for part in parts.values()
+                            for name in part)]
+    for ax, (part, groups) in zip(axes[0], parts.items(), strict=True):
+        for name, points in groups.items():
+            place = every.index(name)
+            x, y = np.array(points, float).reshape(-1, 2).T
+            ax.plot(x, y, "osD^vP*"[place % 7], ms=5, alpha=0.75,
+                    color=CYCLE[place % len(CYCLE)], label=name)
+            if names:
+                ax.annotate(name, (x[-1], y[-1]), (6, 4),
+                            textcoords="offset points")
+        ax.set_title(part, loc="left")
+        ax.set(xlabel=axis, xscale="log" if log else "linear")
+        ax.grid()
+    axes[0, 0].set_ylabel(label)
+    if not names:
+        handles = {name: handle for ax in axes[0] for handle, name in zip(
+            *ax.get_legend_handles_labels(), strict=True)}
+        axes[0, -1].legend(handles.values(), handles, loc="center left",
+                           bbox_to_anchor=(1, 0.5))
+    return layout.picture(figure, photo=False, alt=title)
+
+
 def columns(values: Mapping[str, float], *, title: str, label: str) -> Image:
     """One bar for each name, with its value: a few numbers of one run."""
     figure, ax = layout.plot(6.4, 0.9 + 0.32 * len(values), title)

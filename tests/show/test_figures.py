@@ -394,6 +394,34 @@ def test_rows_draw_every_map_and_weight_in_its_place(sample):
         assert abs(np.array(seen) - ends).max() < 20
 
 
+def test_head_rooms_show_who_wins_and_who_loses():
+    def world(model):
+        numbers = {"plain mean": 20, "oracle": 80, "even": 40, "model": model}
+        return {"one": {name: (x, float("nan")) for name, x in
+                        numbers.items()}}
+    wins, loses, nothing = (
+        figures.head_rooms({"stage": world(model)}, title="t")
+        for model in (60, 30, float("nan")))
+    assert near(wins, BLUE).any() and not near(wins, VERMILION).any()
+    assert near(loses, VERMILION).any() and not near(loses, BLUE).any()
+    assert not near(nothing, BLUE).any()
+    small = figures.head_rooms({"stage": {"one": {
+        name: (x, 1.0) for name, x in (("plain mean", 20), ("oracle", 50),
+                                       ("even", 40), ("model", 40))}}},
+        title="t")
+    gray = [(pixels(image) == 0xDC).all(-1).sum() for image in (wins, small)]
+    assert gray[0] > 1.5 * gray[1]  # the bar is twice as long
+
+
+def test_scatter_has_a_panel_for_each_part_and_names_points():
+    points = {"one": [(1.0, 0.2), (3.0, 0.4)], "two": [(30.0, 0.9)]}
+    one = figures.scatter({"stage": points}, title="t", axis="x", label="y")
+    two = figures.scatter({"stage": points, "crowd": points}, title="t",
+                          axis="x", label="y", names=True, log=True)
+    assert pixels(two).shape[1] > 1.5 * pixels(one).shape[1]
+    assert near(one, BLUE).any() and near(two, BLUE).any()
+
+
 def test_sweep_draws_a_line_for_each_name():
     table = {1: (0.2, 0.1), 10: (0.8, float("nan"))}
     one = figures.sweep({"a": table}, title="t", label="y", axis="x")
