@@ -37,12 +37,14 @@ EXPLORER = """import sys
 sys.path[:0] = [".", ".."]
 import torch
 from lib.show import layout
-from lib.show.explorer import Explorer
+from lib.show.explorer import Explorer, SideBySide
 layout.style()
 video = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1) * 30
 sample = {"video": video.expand(8, 3, 48, 48), "label": 0, "name": "one"}
 outputs = {"logits": torch.eye(2)[:1], "when": torch.ones(1, 8)}
-Explorer([sample], outputs, ["run", "walk"])"""
+"""
+VIEWS = ('Explorer([sample], outputs, ["run", "walk"])',
+         'SideBySide([sample], dict(a=outputs, b=outputs), ["run", "walk"])')
 
 
 class Seen(NamedTuple):
@@ -140,13 +142,14 @@ def look(url: str, folder: Path, *, seconds: int) -> Seen:
     return Seen(stills, errors, before, after)
 
 
-def test_slider_moves_the_picture(tmp_path):
+@pytest.mark.parametrize("view", VIEWS)
+def test_slider_moves_the_picture(tmp_path, view):
     pytest.importorskip("playwright", reason="playwright is not installed")
     if BROWSER is None:
         pytest.skip("no Chromium on the PATH")
     notebook = tmp_path / "explorer.ipynb"
     nbformat.write(nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(EXPLORER)]
+        cells=[nbformat.v4.new_code_cell(EXPLORER + view)]
     ), notebook)
     # its stored still must show before anything runs
     (tmp_path / "lib").symlink_to(ROOT / "lib")

@@ -9,7 +9,7 @@ Colours mean the same everywhere: blue is true, vermilion is predicted (the
 two differ for every eye); heat runs from black, nothing, over red to yellow,
 most; and of cells, white ones are nothing and full ones most: black ones of
 `when` carry weight, blue ones are relevant. Maps, and cells, of one figure
-have one scale, which stands on their right.
+have one scale unless they are `apart`; it stands on their right.
 """
 
 import itertools
@@ -107,7 +107,7 @@ def strip(
 def rows(
     sample: Mapping, maps: Mapping, weights: Mapping, *, title: str,
     columns: int = 8, notes: Sequence[tuple[str, str]] = (),
-    unit: str = "frame",
+    unit: str = "frame", apart: bool = False,
 ) -> Image:
     """Several maps and weights over one video: RSTAN, Fig. 5 and 7-10.
 
@@ -116,20 +116,21 @@ def rows(
     is bool, a truth. With them the truth, where the sample knows it: the
     outline of `mask`, and `relevant` frames. A sample with `fps` tells the
     frames' seconds, too. `notes` are `(words, colour)` below the title.
-    `unit` is what the numbers count.
+    `unit` is what the numbers count. Maps, and weights, that are `apart`, as
+    of several models, have each a scale of their own; they are small, so the
+    outline is on the frames alone.
     """
     video, mask = sample["video"], sample.get("mask")
     shown = layout.picks(len(video), columns)
     maps, weights = ({name: x.detach() for name, x in part.items()}
                      for part in (maps, weights))
-    hottest = max((float(x.max()) for x in maps.values()), default=0.0)
+    hottest = _largest(maps, apart)
     films = {"frames": video} | {
-        name: overlay(video, where, hottest) for name, where in maps.items()}
+        name: overlay(video, x, hottest[name]) for name, x in maps.items()}
     lanes = {**weights}
     if "relevant" in sample:
         lanes["true when"] = sample["relevant"]
-    most = max((float(x.max()) for x in lanes.values()
-                if x.dtype != torch.bool), default=0.0)
+    most = _largest(lanes, apart)
     cell = min(CELL, 320 // len(films))  # more rows, smaller frames
     heights = [layout.height(video, cell)] * len(films) + [20] * len(lanes)
     notes = [*notes, *[("line: true outline", TRUE)] * (mask is not None)]
@@ -142,15 +143,23 @@ def rows(
     for i, (name, frames) in enumerate(films.items()):
         layout.film(axes[i], frames[shown])
         layout.name_row(axes[i], name)
-        if mask is not None and (i > 0 or not maps):
+        if mask is not None and (i == 0 if apart else i > 0 or not maps):
             layout.outlines(axes[i], mask[shown])
         if i > 0:
-            layout.heat_scale(axes[i], hottest)
+            layout.heat_scale(axes[i], hottest[name])
     for ax, (name, x) in zip(axes[len(films):], lanes.items(), strict=True):
-        layout.lane(ax, x, len(shown), most)
+        layout.lane(ax, x, len(shown), most[name])
         layout.name_row(ax, name)
     layout.frame_ticks(axes[-1], shown, sample.get("fps"), unit)
     return layout.picture(figure, photo=True, alt=title)
+
+
+def _largest(parts: Mapping[str, Tensor], apart: bool) -> dict[str, float]:
+    """The top of each part's scale; a truth has no say in the others'."""
+    own = {name: float(x.max()) for name, x in parts.items()}
+    every = max((own[name] for name, x in parts.items()
+                 if x.dtype != torch.bool), default=0.0)
+    return own if apart else dict.fromkeys(own, every)
 
 
 def boxes(

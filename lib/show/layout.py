@@ -69,18 +69,18 @@ def picture(figure: Figure, *, photo: bool, alt: str) -> Image:
 def sheet(
     heights: Sequence[int], width: int, *, title: str,
     notes: Sequence[tuple[str, str]] = (), left: int = LEFT,
-    right: int = RIGHT, gap: int = 6, above: int = 0,
+    right: int = RIGHT, gap: int = 6, above: int = 0, below: int = BOTTOM,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one row of axes per entry of `heights`, in pixels.
 
     `notes` are `(words, colour)` on lines below the title; `gap` is left
-    between rows and `above` over the first one.
+    between rows, `above` over the first one and `below` the last one.
     """
     total = left + width + right
     lines = textwrap.wrap(title, total // 8) or [""]
     noted = _note_lines(notes, total)
     top = 14 + 18 * len(lines) + 20 * len(noted) + above
-    tall = top + sum(heights) + gap * (len(heights) - 1) + BOTTOM
+    tall = top + sum(heights) + gap * (len(heights) - 1) + below
     figure = Figure(figsize=(total / DPI, tall / DPI), dpi=DPI)
     figure.text(8 / total, 1 - 8 / tall, "\n".join(lines), va="top",
                 size=10.5)
@@ -102,9 +102,9 @@ def sheet(
 def _note_lines(notes: Sequence[tuple[str, str]],
                 total: int) -> list[list[tuple[float, str, str]]]:
     """Notes and where they begin, in lines no wider than `total` pixels."""
-    scratch, lines, x = Figure(dpi=DPI), [], float(total)
+    lines, x = [], float(total)
     for words, colour in notes:
-        wide = scratch.text(0, 0, words).get_window_extent().width
+        wide = _wide(words)
         if x + wide > total - 8:
             lines, x = [*lines, []], 8.0
         lines[-1].append((x, words, colour))
@@ -112,9 +112,14 @@ def _note_lines(notes: Sequence[tuple[str, str]],
     return lines
 
 
+def _wide(words: str) -> float:
+    return Figure(dpi=DPI).text(0, 0, words).get_window_extent().width
+
+
 def margin(names: Sequence[str]) -> int:
     """Pixels on the left that the longest name of a row needs."""
-    return max(LEFT, 20 + 7 * max(map(len, names), default=0))
+    return max([LEFT, *(max(20 + 7 * len(name), 12 + round(_wide(name)))
+                        for name in names)])
 
 
 def picks(total: int, columns: int) -> list[int]:
@@ -245,9 +250,10 @@ def frame_ticks(ax: Axes, shown: Sequence[int], fps: float | None = None,
 
 
 def verdict(
-    label: int | None, predicted: int | Tensor | None, classes: Sequence[str]
+    label: int | None, predicted: int | Tensor | None,
+    classes: Sequence[str], said: str = "predicted: ",
 ) -> list[tuple[str, str]]:
-    """Notes for a sheet: what is true and what was said, if known.
+    """Notes for a sheet: what is true and, after `said`, what was predicted.
 
     `predicted` is a class, or the probabilities `(K,)` of all: then they are
     told of the first three. ValueError if those do not sum to one.
@@ -269,7 +275,7 @@ def verdict(
     if predicted is not None:
         wrong = label is not None and int(label) != int(predicted)
         mark = "" if label is None else " ✗" if wrong else " ✓"
-        notes.append((f"predicted: {name(predicted)}{sure}{mark}",
+        notes.append((f"{said}{name(predicted)}{sure}{mark}",
                       PREDICTED if wrong else INK))
     return notes + [(f"then {others}", QUIET)] * bool(others)
 

@@ -1,4 +1,4 @@
-"""The explorer reacts live, and stands still elsewhere."""
+"""The explorers react live, and stand still elsewhere."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lib.show import layout
-from lib.show.explorer import Explorer
+from lib.show.explorer import Explorer, SideBySide
 
 
 def make(n=3, **leave):
@@ -103,3 +103,63 @@ def test_samples_and_outputs_must_agree():
     explorer = make()
     with pytest.raises(ValueError, match="2 samples, but outputs for 3"):
         Explorer(explorer._samples[:2], explorer._outputs, ["run", "walk"])
+
+
+def beside(**changed):
+    """Four models on the same videos, each with other steps and maps."""
+    one, halves = make(), torch.tensor([[0, 6], [6, 12]])
+    logits, where = one._outputs["logits"], torch.zeros(3, 2, 5, 2)
+    where[..., 1] = 1
+    outputs = {
+        "left": one._outputs,
+        "right": {"logits": -logits, "where": where, "spans": halves},
+        "late": {"logits": logits, "spans": halves,
+                 "when": torch.tensor([0.0, 1.0]).expand(3, 2)},
+        "blind": {"logits": logits}} | changed
+    return SideBySide(one._samples, outputs, one._classes)
+
+
+@pytest.mark.parametrize("control, value, changed", [
+    ("frame", 7, {"left", "right", "late", "blind"}),
+    ("video", 1, {"left", "right", "late", "blind"}),
+    ("outline", False, {"left", "right", "late", "blind"}),
+    ("heat", False, {"left", "right"}),
+])
+def test_each_control_changes_the_pictures_it_should(control, value, changed):
+    view = beside()
+    before = {name: image.value for name, image in view.images.items()}
+    getattr(view, control).value = value
+    assert changed == {name for name, image in view.images.items()
+                       if image.value != before[name]}
+
+
+def test_models_of_other_steps_and_maps_line_up_with_the_frames():
+    view = beside()
+    view.outline.value = False
+    pictures = {name: np.array(Image.open(io.BytesIO(image.value)), int)
+                for name, image in view.images.items()}
+    for name, sign in (("left", 1), ("right", -1)):
+        frame = pictures[name][30:140]
+        warm = frame[..., 0] - frame[..., 2]
+        assert sign * (warm[:, 10:60].mean() - warm[:, 100:].mean()) > 30
+    bars = pictures["late"][-55:-35].mean((0, 2))  # frame 0 is marked
+    assert bars[20:75].min() > 240 and bars[90:150].max() < 210
+
+
+def test_wrong_lengths_name_the_model():
+    logits = torch.zeros(3, 2)
+    for wrong, words in (
+            ({"logits": logits[:2]}, "late: 3 samples, but outputs for 2"),
+            ({"logits": logits, "when": torch.ones(3, 6)}, "late: .* 6 steps"),
+            ({"logits": logits, "where": torch.ones(3, 6, 2, 2),
+              "spans": torch.zeros(5, 2)}, "late: spans must be")):
+        with pytest.raises(ValueError, match=words):
+            beside(late=wrong)
+
+
+def test_several_models_have_a_still_too():
+    bundle = beside()._repr_mimebundle_()[0]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/plain"] == "4 models side by side on 3 videos"
+    still = Image.open(io.BytesIO(base64.b64decode(bundle["image/jpeg"])))
+    assert still.format == "JPEG" and still.width > 500
