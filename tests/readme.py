@@ -2,9 +2,9 @@
 
 No number is typed: between `<!--03-->` and `<!--/03-->` stands what this file
 makes of the runs in notebooks/results/03.jsonl that have the settings of
-notebooks/presets/03/lab.yaml (04: lab_lights.yaml). The picture is the first one of the cell tagged
-`readme` in notebook 03. `tests/test_readme.py` fails when either is
-out of date.
+notebooks/presets/03/lab.yaml (04: lab_lights.yaml). The picture is the first
+one of the cell tagged `readme` in notebook 03. `tests/test_readme.py` fails
+when either is out of date.
 """
 
 import base64

@@ -19,7 +19,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from IPython.display import Image
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -419,6 +419,11 @@ def scatter(
                             textcoords="offset points")
         ax.set_title(part, loc="left")
         ax.set(xlabel=axis, xscale="log" if log else "linear")
+        if log:  # 3 and 30, not powers of ten
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter("")
+            ax.margins(x=0.25)
         ax.grid()
     axes[0, 0].set_ylabel(label)
     if not names:

@@ -14,7 +14,8 @@ def tagged(cell, tag):
     return tag in cell.metadata.get("tags", ())
 
 
-@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05"])
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05",
+                                    "06"])
 def test_exercises(number, capsys, monkeypatch):
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     cells = nbformat.read(path, 4).cells
