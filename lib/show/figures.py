@@ -386,8 +386,9 @@ def head_rooms(
         ax.set(xlim=(0, 100), ylim=(-0.6, most - 0.4))
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
-    for ax in axes[-1]:
+    for ax in axes.flat[:len(worlds)][-columns:]:
         ax.set_xlabel("accuracy, per cent")
+        ax.tick_params(labelbottom=True)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique, loc="outside lower left", ncols=3)
@@ -396,13 +397,9 @@ def head_rooms(
 
 def scatter(
     parts: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *,
-    title: str, axis: str, label: str, names: bool = False,
-    log: bool = False,
+    title: str, axis: str, label: str, log: bool = False,
 ) -> Image:
-    """Points (x, y) by name, in a panel for each part of `parts`.
-
-    names: write each name at its last point, not into a legend. log: of x.
-    """
+    """Points (x, y) by name, in a panel for each part; log: of x."""
     figure, axes = layout.plot(
         1.2 + 3.4 * len(parts), 3.1, title, ncols=len(parts), sharey=True,
         squeeze=False)
@@ -414,23 +411,18 @@ def scatter(
             x, y = np.array(points, float).reshape(-1, 2).T
             ax.plot(x, y, "osD^vP*"[place % 7], ms=5, alpha=0.75,
                     color=CYCLE[place % len(CYCLE)], label=name)
-            if names:
-                ax.annotate(name, (x[-1], y[-1]), (6, 4),
-                            textcoords="offset points")
         ax.set_title(part, loc="left")
         ax.set(xlabel=axis, xscale="log" if log else "linear")
         if log:  # 3 and 30, not powers of ten
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_minor_formatter("")
-            ax.margins(x=0.25)
         ax.grid()
     axes[0, 0].set_ylabel(label)
-    if not names:
-        handles = {name: handle for ax in axes[0] for handle, name in zip(
-            *ax.get_legend_handles_labels(), strict=True)}
-        axes[0, -1].legend(handles.values(), handles, loc="center left",
-                           bbox_to_anchor=(1, 0.5))
+    handles = {name: handle for ax in axes[0] for handle, name in zip(
+        *ax.get_legend_handles_labels(), strict=True)}
+    axes[0, -1].legend(handles.values(), handles, loc="center left",
+                       bbox_to_anchor=(1, 0.5))
     return layout.picture(figure, photo=False, alt=title)
 
 

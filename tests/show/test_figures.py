@@ -413,11 +413,11 @@ def test_head_rooms_show_who_wins_and_who_loses():
     assert gray[0] > 1.5 * gray[1]  # the bar is twice as long
 
 
-def test_scatter_has_a_panel_for_each_part_and_names_points():
+def test_scatter_has_a_panel_for_each_part():
     points = {"one": [(1.0, 0.2), (3.0, 0.4)], "two": [(30.0, 0.9)]}
     one = figures.scatter({"stage": points}, title="t", axis="x", label="y")
     two = figures.scatter({"stage": points, "crowd": points}, title="t",
-                          axis="x", label="y", names=True, log=True)
+                          axis="x", label="y", log=True)
     assert pixels(two).shape[1] > 1.5 * pixels(one).shape[1]
     assert near(one, BLUE).any() and near(two, BLUE).any()
 
