@@ -19,7 +19,8 @@ NOTEBOOKS = {path.name[:2]: path
 PRESETS = sorted((ROOT / "notebooks" / "presets").glob("*/*.yaml"))
 FREE = {"data_root", "split", "video", "results", "backbone", "weights",
         "backbone_frame", "weights_frame", "keep", "scores", "files",
-        "mirror", "sequences", "released", "frozen"}  # texts, truths
+        "mirror", "sequences", "released", "frozen",  # texts, truths
+        "dials"}  # the worlds have their own rules
 
 
 @cache
