@@ -32,7 +32,8 @@ RANGES = {  # the least and the most, of lists that of each item
     "n_train": (1, 10**6), "n_val": (1, 10**6),
     "n_test": (8, 10**6),  # the pictures show the first eight
     "frames": (1, 10_000), "frames_test": (0, 10_000), "window": (0, 10_000),
-    "sampled": (4, 10_000), "size": (32, 1024), "crop": (32, 1024),  # networks halve it five times
+    "sampled": (4, 10_000),
+    "size": (32, 1024), "crop": (32, 1024),  # networks halve it five times
     "fields": (1, 50), "clips": (1, 1000), "top": (1, 10_000),
     "hidden": (1, 2**14), "units": (1, 2**14), "mask_channels": (1, 2**14),
     "batch": (1, 10_000), "batch_t": (1, 10_000), "checks": (1, 10_000),
@@ -124,19 +125,22 @@ def _fault(name: str, kind: type, value: Any,
     item, count, _ = LISTS.get(name, (
         float if name == "rates" else kind, 0, ""))
     low, high = RANGES.get(name, (-math.inf, math.inf))
+    step = 1
     if isinstance(allowed, range):
-        low, high, allowed = allowed[0], allowed[-1], None
+        low, high, step, allowed = allowed[0], allowed[-1], allowed.step, None
     each = KINDS[item]
     if allowed is not None:
         each = f"one of {', '.join(map(str, allowed))}"
     elif high < math.inf:
-        each += f" from {low:,} to {high:,}"
+        each += f" from {low:,} to {high:,}" + (
+            f" in steps of {step}" if step > 1 else "")
     if item is float and type(value) is str:
         each += " (to YAML 1e-3 is a text, 1.0e-3 a number)"
 
     def right(x: Any) -> bool:
         known = type(x) is item or item is float and type(x) is int
         return known and (item not in (int, float) or low <= x <= high) and (
+            step == 1 or (x - low) % step == 0) and (
             allowed is None or x in allowed)
 
     if name == "rates":
@@ -205,6 +209,9 @@ def _together(given: Mapping, choices: Mapping) -> Iterator[tuple[str, str]]:
         if given.get(small, 0) > given.get(large, math.inf):
             yield small, (f"more than {large} = {given[large]}; papermill: "
                           f"-p {small} {given[large]}, or a larger {large}")
+    if "sampled" in given and given.get("frames", 0) % given["sampled"]:
+        yield "sampled", (f"frames = {given['frames']} is no multiple of it; "
+                          "papermill: -p sampled NUMBER, or other frames")
     if given.get("dials"):
         try:
             datasets.turned(given["dataset"], given["dials"])

@@ -350,7 +350,7 @@ def sweep(
 
 def head_rooms(
     worlds: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], *,
-    title: str, columns: int = 2,
+    title: str,
 ) -> Image:
     """What attention wins of what there is to win: a panel for each world.
 
@@ -359,7 +359,7 @@ def head_rooms(
     reaches from the plain mean to the oracle; the circle is the model with
     even weights, the dot the model itself.
     """
-    most = max(map(len, worlds.values()))
+    most, columns = max(map(len, worlds.values())), 2
     down = -(-len(worlds) // columns)
     figure, axes = layout.plot(
         4.3 * columns, 0.9 + down * (0.55 + 0.26 * most), title, nrows=down,
