@@ -1,0 +1,444 @@
+"""Models that you keep: saved by a notebook, asked about any video later.
+
+    papermill notebooks/03_where_and_when.ipynb out.ipynb -p keep_model FOLDER
+    python -m lib.lab.kept FOLDER clip.mp4 --out seen.mp4
+
+    model = load("FOLDER")
+    model("clip.mp4").probabilities  # {"jump": 0.8, ...}
+
+The folder holds `model.safetensors`, the weights of the frozen networks and
+of the paper's model, and `README.md`, its card: a head in YAML that says how
+to build them, and the same in words. Neither can run code.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy as np
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensors
+from torch import Tensor, nn
+
+from lib import ROOT
+from lib.data.datasets import Videos
+from lib.data.sets.records import Record
+from lib.data.snippets import Streams
+from lib.data.store import replacing
+from lib.lab.registry import commit
+from lib.lab.study import Study
+from lib.lab.training import evaluating
+from lib.networks import cnn2d, cnn3d, roles
+from lib.networks.snippet_maps import Scaled
+from lib.papers import jsta, rstan, sta_cnn, sta_networks, where_and_when
+from lib.scores import metrics
+from lib.show import figures
+
+WEIGHTS, CARD = "model.safetensors", "README.md"
+READ = ("frames", "size", "crop", "fields")  # how a video is read
+
+
+class Whole(nn.Module):
+    """From frames to an answer: frozen networks, then a paper's model.
+
+    networks: by what each reads, "video" or "motion"; their `features` give
+        two tensors. reads: which of these the model is called with, as
+        ("video", 0). Without networks it is called with the video.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module],
+                 reads: list[tuple[str, int]], head: nn.Module):
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+        self.reads, self.head = reads, head
+        self.inputs = [*networks] or ["video"]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities ``(B, K)``; ``where (B, T', h, w)`` and ``when
+        (B, T')``, if the model has them, in this order."""
+        out = self.answer(*inputs)
+        return (out.logits.softmax(1), *(
+            x for x in (getattr(out, name, None) for name in (
+                "where", "when")) if x is not None))
+
+    def answer(self, *inputs: Tensor) -> NamedTuple:
+        """All that the paper's model returns."""
+        found = {key: net.features(x) for (key, net), x in zip(
+            self.networks.items(), inputs, strict=bool(self.networks))}
+        return self.head(*[found[key][part] for key, part in self.reads]
+                         or inputs)
+
+
+class Stored(nn.Module):
+    """A network whose features are rounded to float16, as `extract` does."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cube and vector, in float32 again."""
+        cube, vector = self.net.features(x)
+        return cube.half().float(), vector.half().float()
+
+
+class Pairs(nn.Module):
+    """Scaled maps of the first of two frames, as of `SnippetMaps`; and both
+    frames, which an attention network reads."""
+
+    def __init__(self, net: cnn2d.FrameCNN):
+        super().__init__()
+        one = torch.ones(1, net.channels, 1, 1)
+        self.net = Scaled(net, 0 * one, one)
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of ``(B, n, 2, 3, H, W)``."""
+        maps = self.net.net(x[:, :, 0]).half().float()
+        return ((maps - self.net.mean) / self.net.std).half().float(), x
+
+
+class Voted(nn.Module):
+    """STA-CNN with its test: a weighted or a plain mean over snippets."""
+
+    def __init__(self, net: sta_cnn.STACNN, top: int, weighted: bool):
+        super().__init__()
+        self.net, self.top = net, top
+        self.way = "dcw" if weighted else "plain"
+
+    def forward(self, maps: Tensor,
+                pairs: Tensor | None = None) -> sta_cnn.STACNNOutput:
+        """As the net's, with logits and weights of the test."""
+        out = self.net(maps, pairs)
+        made = sta_cnn.predictions(out.snippets[:, :, None], self.top)
+        return out._replace(logits=made[self.way].log(), when=made["when"])
+
+
+class Standardised(nn.Module):
+    """JSTA's temporal part on vectors less their mean, over their spread."""
+
+    def __init__(self, net: nn.Module, channels: int):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> NamedTuple:
+        """As the net's."""
+        return self.net((x - self.mean) / (self.std + 1e-3), valid)
+
+
+def _rstan(classes: int, backbone: str, streams: list[str], fields: int,
+           **model: Any) -> Whole:
+    nets = {stream: cnn2d.stream_cnn(
+        backbone, "none", 3 if stream == "video" else 2 * fields)
+        for stream in streams}
+    return Whole(
+        {stream: Stored(net) for stream, net in nets.items()},
+        [(stream, part) for stream in streams for part in (0, 1)],
+        rstan.Control([net.cube_channels for net in nets.values()],
+                      [net.vector_channels for net in nets.values()],
+                      [classes], **model))
+
+
+def _jsta(classes: int, backbone: str, frozen: bool, hidden: int,
+          clips: int) -> Whole:
+    cnn, stage = cnn3d.clip_cnn(backbone), "conv3a"
+    cnn.stages["identity3b"] = jsta.SpatialAttention(cnn.widths["identity3b"])
+    space = jsta.ClipClassifier(cnn.above(stage) if frozen else cnn,
+                                cnn.channels, classes)
+    time = jsta.TemporalClassifier(
+        cnn.channels, classes, clips=clips, hidden=hidden,
+        attention=jsta.TemporalAttention(cnn.channels, hidden))
+    return Whole(
+        {"video": Stored(cnn3d.Below(cnn3d.clip_cnn(backbone), stage))}
+        if frozen else {}, [("video", 0)] * frozen, cnn3d.OnVideos(
+            jsta.JSTA(space, Standardised(time, cnn.channels)),
+            4 if frozen else 8))
+
+
+def _where_and_when(classes: int, backbone: str, **model: Any) -> Whole:
+    cnn = cnn2d.stream_cnn(backbone, "none")
+    return Whole({"video": Stored(cnn)}, [("video", 0)],
+                 where_and_when.WhereAndWhen(cnn.channels, classes, **model))
+
+
+def _sta_cnn(classes: int, backbone: str, kept: bool, side: int, san: list,
+             top: int, weighted: bool) -> Whole:
+    cnn = cnn2d.stream_cnn(backbone, "none")
+    net = sta_cnn.STACNN(
+        nn.Identity() if kept else cnn, cnn.channels, classes, side=side,
+        san=sta_cnn.AttentionNetwork(tuple(san[0]), san[1]))
+    return Whole({"video": Pairs(cnn)} if kept else {},
+                 [("video", 0), ("video", 1)] * kept,
+                 Voted(net, top, weighted))
+
+
+def _sta_networks(classes: int, backbone: str, window: int, size: int,
+                  module: str, options: dict, frozen: bool) -> Whole:
+    cnn, length, _ = roles.stream("base", backbone, size=size, window=window)
+    kind = partial(sta_networks.MODULES[module], **options)
+    if not backbone.endswith("_small"):
+        sta_networks.insert(cnn, torch.zeros(1, length, 3, size, size), kind)
+        return Whole({}, [], sta_networks.STAClassifier(
+            cnn, cnn.channels, classes, length=length))
+    stage, every = roles.FROZEN["base"]
+    known = roles.Known(cnn3d.clip_cnn(backbone), stage, 8)
+    if frozen:  # one module behind the last maps
+        with torch.no_grad():
+            maps = known.features(torch.zeros(1, window, 3, size, size))[1]
+        head = sta_networks.STAClassifier(sta_networks.Behind(kind(
+            maps.shape[2], (maps.shape[1], *maps.shape[3:])),
+            torch.zeros_like(maps)), maps.shape[2], classes)
+    else:  # in each block of the last stage
+        sta_networks.insert(cnn, torch.zeros(1, length, 3, size, size), kind)
+        head = sta_networks.STAClassifier(
+            roles.Tail(cnn, stage), cnn.channels, classes,
+            length=length // every)
+    return Whole({"video": Stored(known)}, [("video", int(frozen))], head)
+
+
+PAPERS = {"rstan": _rstan, "jsta": _jsta, "where_and_when": _where_and_when,
+          "sta_cnn": _sta_cnn, "sta_networks": _sta_networks}
+
+
+def save(folder: str | Path, study: Study, row: str,
+         parts: Mapping[str, nn.Module | Tensor], *, paper: str,
+         **network: Any) -> "Kept | None":
+    """Keep a row of a study that was just run, and load it again.
+
+    Nothing where `folder` is empty. It counts from the project's root.
+    parts: the trained modules and tensors by their place in the model, as
+        {"networks.video.net": cnn, "head": model}.
+    paper, network: what `PAPERS` builds the model from.
+
+    Raises FileExistsError for a folder that holds anything else than such a
+    model, ValueError for a row that was not run, RuntimeError if a part does
+    not fit its place.
+    """
+    if not folder:
+        return None
+    folder = ROOT / Path(folder).expanduser()
+    if folder.exists() and (not folder.is_dir() or {
+            file.name for file in folder.iterdir()} - {WEIGHTS, CARD}):
+        raise FileExistsError(f"{folder} holds something else than a kept "
+                              "model: give keep_model a folder of its own")
+    runs = [line for line in study.lines if line["variant"] == row]
+    if not runs:
+        raise ValueError(f"keep_model keeps the row {row!r}: let `variants` "
+                         "have it")
+    line, classes = runs[0], list(study.data.classes)
+    whole = PAPERS[paper](len(classes), **network).eval()
+    for place, part in parts.items():
+        own, _, name = place.rpartition(".")
+        if isinstance(part, Tensor):
+            getattr(whole.get_submodule(own), name).copy_(part)
+        else:
+            whole.get_submodule(place).load_state_dict(part.state_dict())
+    weights = tensors({name: value.contiguous().cpu() for name, value in
+                       whole.state_dict().items()})
+    card = {
+        "paper": paper, "row": row, "seed": line["seed"],
+        "classes": classes, "network": network} | {
+        name: line["params"][name] for name in READ if name in line["params"]
+        } | {
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "trained_on": line["dataset"], "test_videos": line["n_test"],
+        "scores": line["metrics"], **commit(), "torch": torch.__version__,
+        "licence": "MIT, as the code; the videos have their own"}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in ((WEIGHTS, weights), (CARD, _words(card).encode())):
+        with replacing(folder / name) as beside:
+            beside.write_bytes(content)
+    return load(folder)
+
+
+def _words(card: Mapping[str, Any]) -> str:
+    """The card: its head, and what a reader wants to know first."""
+    head = yaml.safe_dump(dict(card), allow_unicode=True, sort_keys=False)
+    right = 100 * card["scores"]["top-1"]
+    return (
+        f"---\n{head}---\n\n# {card['paper']}: {card['row']}\n\n"
+        f"Tells {len(card['classes'])} classes in videos. It was trained on "
+        f"{card['trained_on']} and has {right:.1f} % of its "
+        f"{card['test_videos']} test videos right; of other videos that "
+        "says nothing.\n\nIt sees "
+        f"{card['frames']} frames of a video, evenly over its whole length, "
+        f"fitted into {card['size']} x {card['size']} pixels with grey bars, "
+        "RGB in [0, 1].\n\n"
+        "    python -m lib.lab.kept FOLDER clip.mp4 --out seen.mp4\n")
+
+
+class Answer(NamedTuple):
+    """What a kept model says of a video."""
+
+    probabilities: dict[str, float]  # by class, the likeliest first
+    video: Tensor  # (T, 3, H, W) uint8, the frames that it saw
+    seconds: Tensor  # (T, 2) from when to when each of them stands
+    where: Tensor | None  # (T, h, w), relative to no other video
+    when: Tensor | None  # (T,)
+
+
+class Kept:
+    """A model with its card; call it with the path of a video."""
+
+    def __init__(self, card: Mapping[str, Any], model: Whole):
+        self.card, self.model = card, model
+
+    def inputs(self, path: str | Path) -> tuple[dict, tuple[Tensor, ...]]:
+        """A video's sample, and what the model is called with, B = 1.
+
+        Raises decode.VideoError for a file that is none, or broken.
+        """
+        card, file = self.card, Path(path).expanduser().absolute()
+        size, inputs = card["size"], self.model.inputs
+        videos = Videos(
+            [Record(file, 0, file.name, file.name)], classes=card["classes"],
+            frames=card["frames"], size=size,
+            fields=card["fields"] if "motion" in inputs else 0)
+        sample = videos[0]
+        if card["paper"] == "sta_cnn":  # pairs of frames, stretched, cut
+            wide = round(size * 340 / 256) if card["crop"] < size else size
+            pairs = Streams((size, wide), card["crop"], 1)(
+                videos, "RGB", card["frames"], 4)[0]["video"]
+            return sample | {"video": pairs[:, 0]}, (pairs[None] / 255,)
+        return sample, tuple(
+            sample[key][None].float() / (255 if key == "video" else 1)
+            for key in inputs)
+
+    def __call__(self, path: str | Path) -> Answer:
+        """Its answer; raises as `inputs` does."""
+        sample, inputs = self.inputs(path)
+        with evaluating(self.model):
+            out = self.model.answer(*inputs)
+        total = len(sample["video"])
+        shares = out.logits[0].softmax(0).tolist()
+        order = sorted(range(len(shares)), key=shares.__getitem__)[::-1]
+        spans = out.spans * (total // int(out.spans.max()))
+        edges = torch.arange(total + 1) / sample["fps"]
+        return Answer(
+            {self.card["classes"][i]: shares[i] for i in order},
+            sample["video"], torch.stack((edges[:-1], edges[1:]), 1), *(
+                None if value is None else
+                metrics.expand(value, spans, total)[0] for value in (
+                    getattr(out, name, None) for name in ("where", "when"))))
+
+
+def load(folder: str | Path) -> Kept:
+    """The model of a folder that `save` made.
+
+    Raises FileNotFoundError where there is none, ValueError for a card or
+    weights that were changed or do not fit today's code.
+    """
+    folder = ROOT / Path(folder).expanduser()
+    for name in (CARD, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no kept model in {folder}: {name} is "
+                                    "not there; `-p keep_model` makes one")
+    text = (folder / CARD).read_text(encoding="utf-8")
+    weights = (folder / WEIGHTS).read_bytes()
+    try:
+        card = yaml.safe_load(text.split("---\n")[1])
+        if hashlib.sha256(weights).hexdigest() != card["sha256"]:
+            raise ValueError(f"{WEIGHTS} is not the file of the card")
+        whole = PAPERS[card["paper"]](len(card["classes"]), **card["network"])
+        whole.load_state_dict(read_tensors(weights))
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError,
+            yaml.YAMLError, SafetensorError) as error:
+        raise ValueError(f"{folder} cannot be loaded ({error}): keep the "
+                         "model again, or use the code of its commit"
+                         ) from error
+    return Kept(card, whole.eval())
+
+
+def show(folder: str, video: str) -> Any:
+    """A notebook's picture of what a kept model says; nothing without one.
+
+    Raises ValueError for a model without a video.
+    """
+    if not folder:
+        return None
+    if not video:
+        raise ValueError("model needs a video: papermill ... -p video FILE")
+    model, file = load(folder), Path(video)
+    found = model(file)
+    order = model.card["classes"]
+    return figures.strip(
+        {"video": found.video, "fps": 1 / float(found.seconds[0, 1])},
+        found.where, found.when, classes=order,
+        predicted=torch.tensor([found.probabilities[c] for c in order]),
+        title=f"{file.name}: {model.card['row']}, kept")
+
+
+def write(found: Answer, path: str | Path, side: int = 320) -> None:
+    """Write the frames with the map drawn in, and the weights below."""
+    path = Path(path)
+    frames = found.video if found.where is None else figures.overlay(
+        found.video, found.where)
+    word, share = next(iter(found.probabilities.items()))
+    rate = Fraction(float(1 / found.seconds[0, 1])).limit_denominator(1000)
+    with replacing(path) as beside, av.open(
+            str(beside), "w", format=path.suffix[1:]) as out:
+        stream = out.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height = side, side + 80
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 2_000_000
+        for t, frame in enumerate(frames):
+            page = np.full((side + 80, side, 3), 255, np.uint8)
+            page[:side] = cv2.resize(frame.permute(1, 2, 0).numpy(),
+                                     (side, side),
+                                     interpolation=cv2.INTER_CUBIC)
+            cv2.putText(page, f"{word} {share:.0%}", (6, side + 18),
+                        cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1,
+                        cv2.LINE_AA)
+            if found.when is not None:
+                tall = 50 * found.when / found.when.max().clamp(min=1e-9)
+                for i, height in enumerate(tall.tolist()):
+                    left, right = (side * (i + j) // len(tall) for j in (0, 1))
+                    page[side + 78 - round(height):side + 78,
+                         left:max(right - 1, left + 1)] = (
+                        (0, 0, 0) if i == t else (190, 190, 190))
+            for packet in stream.encode(
+                    av.VideoFrame.from_ndarray(page, "rgb24")):
+                out.mux(packet)
+        for packet in stream.encode():
+            out.mux(packet)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; 0 if all went well."""
+    parser = argparse.ArgumentParser(prog="python -m lib.lab.kept",
+                                     description=__doc__.split("\n")[0])
+    parser.add_argument("folder", help="of a kept model")
+    parser.add_argument("video", help="a file")
+    parser.add_argument("--out", help="write the video with what it looked at")
+    chosen = parser.parse_args(arguments)
+    try:
+        found = load(chosen.folder)(chosen.video)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name, share in [*found.probabilities.items()][:5]:
+        print(f"{name:24} {share:.3f}")
+    if found.when is not None:
+        print("looked most at seconds", ", ".join(
+            f"{start:.1f} to {end:.1f}" for start, end in found.seconds[
+                found.when.topk(min(3, len(found.when))).indices.sort()[0]]
+            .tolist()))
+    if chosen.out:
+        write(found, chosen.out)
+        print(chosen.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
