@@ -21,6 +21,9 @@ from pathlib import Path
 import nbformat
 from refresh import CALM, ROOT
 
+from data_scripts.puppet_files import write_video
+from lib.worlds.worlds import WORLDS, Puppets
+
 
 def papermill(
     notebook: Path, output: Path, *arguments: str, cwd: Path = ROOT,
@@ -79,12 +82,34 @@ for case, (share, stale) in CASES.items():
 """
 
 
+# Appended as well: the model that was kept tells what the notebook tells.
+KEPT = """
+from lib.data.datasets import Videos
+from lib.data.sets.records import Record
+from lib.lab import kept as models
+
+model = models.load(keep_model)
+one = Videos([Record(Path(CLIP), 0, "clip", "clip")], classes=splits.classes,
+             **{key: study.settings[key] for key in (
+                 "frames", "size", "fields") if key in study.settings})
+told = predict(study.trained(model.card["row"], seeds[0]), one)
+found = model(CLIP)
+torch.testing.assert_close(
+    torch.tensor([found.probabilities[name] for name in splits.classes]),
+    told["logits"][0].softmax(0))
+spans, steps = told["spans"], len(found.video)
+for name in {"where", "when"} & {*told}:
+    torch.testing.assert_close(getattr(found, name), metrics.expand(
+        told[name], spans * (steps // int(spans.max())), steps)[0])
+"""
+
+
 def check_tables(number: str, folder: Path) -> None:
     """Run notebook `number` at the tiny scale, then its tables four times.
 
-    They are drawn again from made-up registries, in which runs have all
-    metrics: a whole one, one with holes, a stale and an empty one; and say
-    what the records are.
+    What it keeps must tell what it tells. The tables are drawn again from
+    made-up registries, in which runs have all metrics: a whole one, one with
+    holes, a stale and an empty one; and say what the records are.
     """
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, 4)
@@ -95,9 +120,16 @@ def check_tables(number: str, folder: Path) -> None:
                if c.cell_type == "code"]
     notebook.cells.append(nbformat.v4.new_code_cell(
         f"SOURCES = {sources!r}\n{AGAIN}"))
+    clip = folder / "clip.avi"
+    drawn = Puppets("test", 1, dials=WORLDS["stage_long"])[0]["video"]
+    write_video(clip, drawn.permute(0, 2, 3, 1).numpy())
+    start = next(i for i, s in enumerate(titles) if "save_run(" in s)
+    notebook.cells.insert(start + 1, nbformat.v4.new_code_cell(
+        f"from pathlib import Path\nCLIP = {str(clip)!r}\n{KEPT}"))
     nbformat.write(notebook, folder / path.name)
     done = papermill(
-        folder / path.name, folder / "out.ipynb", "-f",
+        folder / path.name, folder / "out.ipynb",
+        "-p", "keep_model", str(folder / "kept"), "-f",
         str(ROOT / "notebooks" / "presets" / number / "tiny.yaml"))
     assert None not in [cell.get("execution_count") for cell in done.cells
                         if cell.cell_type == "code"]

@@ -13,10 +13,10 @@ to build them, and the same in words. Neither can run code.
 
 import argparse
 import hashlib
+import inspect
 import sys
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,9 +38,7 @@ from lib.data.store import replacing
 from lib.lab.registry import commit
 from lib.lab.study import Study
 from lib.lab.training import evaluating
-from lib.networks import cnn2d, cnn3d, roles
-from lib.networks.snippet_maps import Scaled
-from lib.papers import jsta, rstan, sta_cnn, sta_networks, where_and_when
+from lib.lab.whole import PAPERS, Whole
 from lib.scores import metrics
 from lib.show import figures
 
@@ -48,196 +46,46 @@ WEIGHTS, CARD = "model.safetensors", "README.md"
 READ = ("frames", "size", "crop", "fields")  # how a video is read
 
 
-class Whole(nn.Module):
-    """From frames to an answer: frozen networks, then a paper's model.
+def free(folder: str | Path) -> Path:
+    """The folder from the project's root, if a model may be kept there.
 
-    networks: by what each reads, "video" or "motion"; their `features` give
-        two tensors. reads: which of these the model is called with, as
-        ("video", 0). Without networks it is called with the video.
+    Raises FileExistsError if it holds anything else than a kept model.
     """
-
-    def __init__(self, networks: Mapping[str, nn.Module],
-                 reads: list[tuple[str, int]], head: nn.Module):
-        super().__init__()
-        self.networks = nn.ModuleDict(networks)
-        self.reads, self.head = reads, head
-        self.inputs = [*networks] or ["video"]
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities ``(B, K)``; ``where (B, T', h, w)`` and ``when
-        (B, T')``, if the model has them, in this order."""
-        out = self.answer(*inputs)
-        return (out.logits.softmax(1), *(
-            x for x in (getattr(out, name, None) for name in (
-                "where", "when")) if x is not None))
-
-    def answer(self, *inputs: Tensor) -> NamedTuple:
-        """All that the paper's model returns."""
-        found = {key: net.features(x) for (key, net), x in zip(
-            self.networks.items(), inputs, strict=bool(self.networks))}
-        return self.head(*[found[key][part] for key, part in self.reads]
-                         or inputs)
+    folder = ROOT / Path(folder).expanduser()
+    if folder.exists() and (not folder.is_dir() or {
+            file.name for file in folder.iterdir()} - {WEIGHTS, CARD}):
+        raise FileExistsError(f"{folder} holds something else than a kept "
+                              "model: choose a folder of its own")
+    return folder
 
 
-class Stored(nn.Module):
-    """A network whose features are rounded to float16, as `extract` does."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cube and vector, in float32 again."""
-        cube, vector = self.net.features(x)
-        return cube.half().float(), vector.half().float()
-
-
-class Pairs(nn.Module):
-    """Scaled maps of the first of two frames, as of `SnippetMaps`; and both
-    frames, which an attention network reads."""
-
-    def __init__(self, net: cnn2d.FrameCNN):
-        super().__init__()
-        one = torch.ones(1, net.channels, 1, 1)
-        self.net = Scaled(net, 0 * one, one)
-
-    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of ``(B, n, 2, 3, H, W)``."""
-        maps = self.net.net(x[:, :, 0]).half().float()
-        return ((maps - self.net.mean) / self.net.std).half().float(), x
-
-
-class Voted(nn.Module):
-    """STA-CNN with its test: a weighted or a plain mean over snippets."""
-
-    def __init__(self, net: sta_cnn.STACNN, top: int, weighted: bool):
-        super().__init__()
-        self.net, self.top = net, top
-        self.way = "dcw" if weighted else "plain"
-
-    def forward(self, maps: Tensor,
-                pairs: Tensor | None = None) -> sta_cnn.STACNNOutput:
-        """As the net's, with logits and weights of the test."""
-        out = self.net(maps, pairs)
-        made = sta_cnn.predictions(out.snippets[:, :, None], self.top)
-        return out._replace(logits=made[self.way].log(), when=made["when"])
-
-
-class Standardised(nn.Module):
-    """JSTA's temporal part on vectors less their mean, over their spread."""
-
-    def __init__(self, net: nn.Module, channels: int):
-        super().__init__()
-        self.net = net
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> NamedTuple:
-        """As the net's."""
-        return self.net((x - self.mean) / (self.std + 1e-3), valid)
-
-
-def _rstan(classes: int, backbone: str, streams: list[str], fields: int,
-           **model: Any) -> Whole:
-    nets = {stream: cnn2d.stream_cnn(
-        backbone, "none", 3 if stream == "video" else 2 * fields)
-        for stream in streams}
-    return Whole(
-        {stream: Stored(net) for stream, net in nets.items()},
-        [(stream, part) for stream in streams for part in (0, 1)],
-        rstan.Control([net.cube_channels for net in nets.values()],
-                      [net.vector_channels for net in nets.values()],
-                      [classes], **model))
-
-
-def _jsta(classes: int, backbone: str, frozen: bool, hidden: int,
-          clips: int) -> Whole:
-    cnn, stage = cnn3d.clip_cnn(backbone), "conv3a"
-    cnn.stages["identity3b"] = jsta.SpatialAttention(cnn.widths["identity3b"])
-    space = jsta.ClipClassifier(cnn.above(stage) if frozen else cnn,
-                                cnn.channels, classes)
-    time = jsta.TemporalClassifier(
-        cnn.channels, classes, clips=clips, hidden=hidden,
-        attention=jsta.TemporalAttention(cnn.channels, hidden))
-    return Whole(
-        {"video": Stored(cnn3d.Below(cnn3d.clip_cnn(backbone), stage))}
-        if frozen else {}, [("video", 0)] * frozen, cnn3d.OnVideos(
-            jsta.JSTA(space, Standardised(time, cnn.channels)),
-            4 if frozen else 8))
-
-
-def _where_and_when(classes: int, backbone: str, **model: Any) -> Whole:
-    cnn = cnn2d.stream_cnn(backbone, "none")
-    return Whole({"video": Stored(cnn)}, [("video", 0)],
-                 where_and_when.WhereAndWhen(cnn.channels, classes, **model))
-
-
-def _sta_cnn(classes: int, backbone: str, kept: bool, side: int, san: list,
-             top: int, weighted: bool) -> Whole:
-    cnn = cnn2d.stream_cnn(backbone, "none")
-    net = sta_cnn.STACNN(
-        nn.Identity() if kept else cnn, cnn.channels, classes, side=side,
-        san=sta_cnn.AttentionNetwork(tuple(san[0]), san[1]))
-    return Whole({"video": Pairs(cnn)} if kept else {},
-                 [("video", 0), ("video", 1)] * kept,
-                 Voted(net, top, weighted))
-
-
-def _sta_networks(classes: int, backbone: str, window: int, size: int,
-                  module: str, options: dict, frozen: bool) -> Whole:
-    cnn, length, _ = roles.stream("base", backbone, size=size, window=window)
-    kind = partial(sta_networks.MODULES[module], **options)
-    if not backbone.endswith("_small"):
-        sta_networks.insert(cnn, torch.zeros(1, length, 3, size, size), kind)
-        return Whole({}, [], sta_networks.STAClassifier(
-            cnn, cnn.channels, classes, length=length))
-    stage, every = roles.FROZEN["base"]
-    known = roles.Known(cnn3d.clip_cnn(backbone), stage, 8)
-    if frozen:  # one module behind the last maps
-        with torch.no_grad():
-            maps = known.features(torch.zeros(1, window, 3, size, size))[1]
-        head = sta_networks.STAClassifier(sta_networks.Behind(kind(
-            maps.shape[2], (maps.shape[1], *maps.shape[3:])),
-            torch.zeros_like(maps)), maps.shape[2], classes)
-    else:  # in each block of the last stage
-        sta_networks.insert(cnn, torch.zeros(1, length, 3, size, size), kind)
-        head = sta_networks.STAClassifier(
-            roles.Tail(cnn, stage), cnn.channels, classes,
-            length=length // every)
-    return Whole({"video": Stored(known)}, [("video", int(frozen))], head)
-
-
-PAPERS = {"rstan": _rstan, "jsta": _jsta, "where_and_when": _where_and_when,
-          "sta_cnn": _sta_cnn, "sta_networks": _sta_networks}
-
-
-def save(folder: str | Path, study: Study, row: str,
-         parts: Mapping[str, nn.Module | Tensor], *, paper: str,
-         **network: Any) -> "Kept | None":
+def save_run(folder: str | Path, study: Study, row: str,
+             parts: Mapping[str, nn.Module | Tensor],
+             **more: Any) -> "Kept | None":
     """Keep a row of a study that was just run, and load it again.
 
     Nothing where `folder` is empty. It counts from the project's root.
     parts: the trained modules and tensors by their place in the model, as
         {"networks.video.net": cnn, "head": model}.
-    paper, network: what `PAPERS` builds the model from.
+    more: what `PAPERS` needs to build the model, and is no parameter of the
+        notebook and no option of the row.
 
-    Raises FileExistsError for a folder that holds anything else than such a
-    model, ValueError for a row that was not run, RuntimeError if a part does
-    not fit its place.
+    Raises FileExistsError as `free` does, ValueError for a row that was not
+    run, RuntimeError if a part does not fit its place.
     """
     if not folder:
         return None
-    folder = ROOT / Path(folder).expanduser()
-    if folder.exists() and (not folder.is_dir() or {
-            file.name for file in folder.iterdir()} - {WEIGHTS, CARD}):
-        raise FileExistsError(f"{folder} holds something else than a kept "
-                              "model: give keep_model a folder of its own")
+    folder = free(folder)
     runs = [line for line in study.lines if line["variant"] == row]
     if not runs:
         raise ValueError(f"keep_model keeps the row {row!r}: let `variants` "
                          "have it")
     line, classes = runs[0], list(study.data.classes)
-    whole = PAPERS[paper](len(classes), **network).eval()
+    params, build = line["params"], PAPERS[study.notebook]
+    known = params | params["row"] | more
+    network = {name: known[name] for name in [
+        *inspect.signature(build).parameters][1:] if name in known}
+    whole = build(len(classes), **network).eval()
     for place, part in parts.items():
         own, _, name = place.rpartition(".")
         if isinstance(part, Tensor):
@@ -247,18 +95,21 @@ def save(folder: str | Path, study: Study, row: str,
     weights = tensors({name: value.contiguous().cpu() for name, value in
                        whole.state_dict().items()})
     card = {
-        "paper": paper, "row": row, "seed": line["seed"],
-        "classes": classes, "network": network} | {
-        name: line["params"][name] for name in READ if name in line["params"]
-        } | {
+        "notebook": study.notebook, "row": row, "seed": line["seed"],
+        "classes": classes,
+        # the weights of the backbone lie in the file
+        "network": network | {"weights": "none"} | (
+            {"files": {}} if "files" in network else {}),
+        **{name: params[name] for name in READ if name in params},
         "sha256": hashlib.sha256(weights).hexdigest(),
         "trained_on": line["dataset"], "test_videos": line["n_test"],
-        "scores": line["metrics"], **commit(), "torch": torch.__version__,
+        "scores": line["metrics"], **commit(), "torch": str(torch.__version__),
         "licence": "MIT, as the code; the videos have their own"}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in ((WEIGHTS, weights), (CARD, _words(card).encode())):
         with replacing(folder / name) as beside:
             beside.write_bytes(content)
+    print(f"kept in {folder}")
     return load(folder)
 
 
@@ -267,7 +118,7 @@ def _words(card: Mapping[str, Any]) -> str:
     head = yaml.safe_dump(dict(card), allow_unicode=True, sort_keys=False)
     right = 100 * card["scores"]["top-1"]
     return (
-        f"---\n{head}---\n\n# {card['paper']}: {card['row']}\n\n"
+        f"---\n{head}---\n\n# Notebook {card['notebook']}: {card['row']}\n\n"
         f"Tells {len(card['classes'])} classes in videos. It was trained on "
         f"{card['trained_on']} and has {right:.1f} % of its "
         f"{card['test_videos']} test videos right; of other videos that "
@@ -294,6 +145,10 @@ class Kept:
     def __init__(self, card: Mapping[str, Any], model: Whole):
         self.card, self.model = card, model
 
+    def __repr__(self) -> str:
+        return (f"notebook {self.card['notebook']}, {self.card['row']}: "
+                f"{len(self.card['classes'])} classes, kept")
+
     def inputs(self, path: str | Path) -> tuple[dict, tuple[Tensor, ...]]:
         """A video's sample, and what the model is called with, B = 1.
 
@@ -306,7 +161,7 @@ class Kept:
             frames=card["frames"], size=size,
             fields=card["fields"] if "motion" in inputs else 0)
         sample = videos[0]
-        if card["paper"] == "sta_cnn":  # pairs of frames, stretched, cut
+        if card["notebook"] == "04":  # pairs of frames, stretched, cut
             wide = round(size * 340 / 256) if card["crop"] < size else size
             pairs = Streams((size, wide), card["crop"], 1)(
                 videos, "RGB", card["frames"], 4)[0]["video"]
@@ -314,6 +169,24 @@ class Kept:
         return sample, tuple(
             sample[key][None].float() / (255 if key == "video" else 1)
             for key in inputs)
+
+    def export(self) -> torch.export.ExportedProgram:
+        """The model as a graph for any number of videos at once.
+
+        ``torch.onnx.export(model.export()).save(file)`` makes an ONNX file.
+        It is called with what `inputs` gives, and returns what `Whole` does.
+        """
+        frames, size = self.card["frames"], self.card["size"]
+        shapes = {"video": (frames, 3, size, size),
+                  "motion": (frames, 2 * self.card.get("fields", 0), size,
+                             size)}
+        if self.card["notebook"] == "04":
+            shapes["video"] = (frames, 2, 3, *[self.card["crop"]] * 2)
+        some = tuple(torch.rand(2, *shapes[key]) for key in self.model.inputs)
+        videos = torch.export.Dim("videos", min=1, max=1024)
+        with torch.no_grad():
+            return torch.export.export(self.model, some, dynamic_shapes=(
+                tuple({0: videos} for _ in some),), strict=False)
 
     def __call__(self, path: str | Path) -> Answer:
         """Its answer; raises as `inputs` does."""
@@ -334,7 +207,7 @@ class Kept:
 
 
 def load(folder: str | Path) -> Kept:
-    """The model of a folder that `save` made.
+    """The model of a folder that `save_run` made.
 
     Raises FileNotFoundError where there is none, ValueError for a card or
     weights that were changed or do not fit today's code.
@@ -350,7 +223,8 @@ def load(folder: str | Path) -> Kept:
         card = yaml.safe_load(text.split("---\n")[1])
         if hashlib.sha256(weights).hexdigest() != card["sha256"]:
             raise ValueError(f"{WEIGHTS} is not the file of the card")
-        whole = PAPERS[card["paper"]](len(card["classes"]), **card["network"])
+        whole = PAPERS[card["notebook"]](
+            len(card["classes"]), **card["network"])
         whole.load_state_dict(read_tensors(weights))
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError,
             yaml.YAMLError, SafetensorError) as error:
@@ -360,7 +234,7 @@ def load(folder: str | Path) -> Kept:
     return Kept(card, whole.eval())
 
 
-def show(folder: str, video: str) -> Any:
+def ask(folder: str, video: str) -> Any:
     """A notebook's picture of what a kept model says; nothing without one.
 
     Raises ValueError for a model without a video.

@@ -66,6 +66,8 @@ CLIPS = {"resnet3d_small": ("puppets", "none"),
          "resnet3d": ("kinetics", "none")}
 WINDOWS = CLIPS | dict.fromkeys(TORCHVISION, ("kinetics", "none")) | {
     name: ("none",) for name in MAKERS if not name.endswith("_flow")}
+# Texts without annotation: no part of what a run is known by.
+KEPT = ("keep_model", "use_model")
 KINDS = {int: "a whole number", float: "a number", bool: "True or False",
          str: "a text", list: "a list", dict: "a dict"}
 
@@ -84,7 +86,8 @@ def check(notebook: Mapping[str, Any], **choices: Collection | range) -> None:
         backbone a mapping, each with the weights that it has), or a range
         of numbers. The items of a list and the keys of a dict are of them.
     """
-    kinds = notebook["__annotations__"]
+    kinds = notebook["__annotations__"] | {
+        name: str for name in KEPT if name in notebook}
     given = {name: notebook[name] for name in kinds}
     if type(given.get("split")) is int:  # what -p split 2 hands over
         given["split"] = str(given["split"])
@@ -240,7 +243,12 @@ def _together(given: Mapping, choices: Mapping) -> Iterator[tuple[str, str]]:
 
 def _opened(given: Mapping) -> Iterator[tuple[str, str]]:
     """The user's own files, which would else be read after all training."""
+    from lib.lab import kept  # which imports this module
+
+    if given.get("use_model") and not given.get("video"):
+        yield "video", "use_model is asked about it; papermill: -p video FILE"
     for name, read in (
+            ("keep_model", kept.free), ("use_model", kept.load),
             ("video", lambda x: decode.probe(
                 Path(x).absolute()).require_whole()),
             ("results", lambda x: Registry(x).lines())):
@@ -248,7 +256,8 @@ def _opened(given: Mapping) -> Iterator[tuple[str, str]]:
             if given.get(name):
                 read(given[name])
         except (OSError, ValueError) as error:
-            yield name, f"{error}; papermill: -p {name} FILE"
+            what = "FOLDER" if name.endswith("model") else "FILE"
+            yield name, f"{error}; papermill: -p {name} {what}"
     if given.get("keep") and (ROOT / given["keep"]).is_file():
         yield "keep", "this is a file; papermill: -p keep FOLDER"
 

@@ -18,6 +18,7 @@ NOTEBOOKS = {path.name[:2]: path
              for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
 PRESETS = sorted((ROOT / "notebooks" / "presets").glob("*/*.yaml"))
 FREE = {"data_root", "split", "video", "results", "backbone", "weights",
+        "keep_model", "use_model",
         "backbone_frame", "weights_frame", "keep", "scores", "files",
         "mirror", "sequences", "released", "frozen",  # texts, truths
         "dials"}  # the worlds have their own rules
@@ -131,6 +132,7 @@ WRONG = [  # notebook, parameter, value, what its line says
      "none.mp4: no such file or directory; papermill: -p video"),
     ("03", "results", "README.md", "is no registry"),
     ("03", "results", "lib", "Is a directory"),
+    ("03", "keep_model", "lib", "holds something else"),
     ("01", "keep", "README.md", "a file; papermill: -p keep FOLDER"),
 ]
 OTHER = {"full": "san_weights", "ucf101": "san_target"}  # named instead
@@ -156,6 +158,12 @@ def test_a_video_that_breaks_off_is_found_before_anything_is_trained(tmp_path):
     assert lines("03", video=str(path)) == {}
     video_files.cut(path, 0.5)
     assert str(path) in lines("03", video=str(path))["video"]
+
+
+def test_a_kept_model_is_opened_before_anything_is_trained(tmp_path):
+    found = lines("03", use_model=str(tmp_path))
+    assert "no kept model in" in found["use_model"]
+    assert "use_model is asked about it" in found["video"]
 
 
 def test_one_video_must_not_fill_the_memory():
