@@ -6,11 +6,12 @@ DIR holds a folder for each class, perhaps with a folder for each person in
 it, or is a list (see lib/data/sets/entries.py). This says what it finds and
 what it must leave out. Then it runs the notebook once for each group, without
 that group in training; with more than five groups, or none, once for each
-fifth of the videos. The settings are those of presets/NN/ut_interaction.yaml,
-with one seed. It prints the share of videos that each row gets right, per
-round and of all videos together, with a 95 % interval (Wilson's, as if videos
-were independent; those of one person are not quite). The notebooks with their
-pictures stay in --out. What has run is not run again.
+fifth of the videos. The settings are those of presets/NN/own.yaml. It prints
+how many videos each row gets right, of each group and of all together, with a
+95 % interval (Wilson's, as if videos were independent; those of one person
+are not quite). The notebooks with their pictures stay in --out. What has been
+trained is not trained again for the same settings, code and videos, save for
+what pictures need.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 def run(notebook: str, output: Path, given: dict, minutes: float) -> str:
     """Run a notebook by papermill; what went wrong, or nothing."""
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
-    preset = ROOT / "notebooks/presets" / notebook / "ut_interaction.yaml"
+    preset = ROOT / "notebooks/presets" / notebook / "own.yaml"
     command = [sys.executable, "-m", "papermill", str(path), str(output),
                "--kernel", "python3", "--no-progress-bar", "-f", str(preset),
                "-y", yaml.safe_dump(given, allow_unicode=True)]
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         name = re.sub(r"[^\w-]+", "_", split)
         return run(chosen.notebook, out / f"{chosen.notebook}_{name}.ipynb", {
             "dataset": "folder", "data_root": str(root), "split": split,
-            "classes": [], "seeds": [0], "results": str(results)},
+            "results": str(results)},
             chosen.minutes)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -1,6 +1,7 @@
 """Parameters that cannot be are named, all at once, before any work."""
 
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -156,6 +157,30 @@ def test_a_video_that_breaks_off_is_found_before_anything_is_trained(tmp_path):
     assert lines("03", video=str(path)) == {}
     video_files.cut(path, 0.5)
     assert str(path) in lines("03", video=str(path))["video"]
+
+
+def test_your_own_videos_are_there_before_anything_is_trained(tmp_path):
+    def told(root, split="1"):
+        return lines("03", dataset="folder", data_root=root, split=split)
+
+    assert "names the folder of your videos" in told("")["data_root"]
+    assert "not found" in told(str(tmp_path / "gone"))["data_root"]
+    assert "of 0 classes, and two are" in told(str(tmp_path))["data_root"]
+    one = video_files.write(tmp_path / "one.avi", video_files.coded(4))
+    for name in ("clap", "jump"):
+        for who in ("Anna", "7"):
+            (tmp_path / "all" / name / who).mkdir(parents=True)
+            for i in "12":
+                shutil.copy(one, tmp_path / "all" / name / who / f"{i}.avi")
+    root = str(tmp_path / "all")
+    for split in ("Anna", "7", 7, "1", 2):
+        assert told(root, split) == {}
+    found = told(root, 3)
+    assert "has the splits 1, 2, 7, Anna; papermill: -r split" in (
+        found.pop("split"))
+    assert not found
+    (tmp_path / "all" / "hop").mkdir()
+    assert "hop: a class without videos" in told(root)["data_root"]
 
 
 def test_one_video_must_not_fill_the_memory():

@@ -164,7 +164,9 @@ def _flaw(path: Path) -> str:
     try:
         decode.probe(path).require_whole()
     except decode.VideoError as error:
-        return str(error).removeprefix(f"{decode.located(path)}: ")
+        # FFmpeg's words have the path again
+        return str(error).removeprefix(f"{decode.located(path)}: ").replace(
+            f": '{path}'", "")
     return ""
 
 
