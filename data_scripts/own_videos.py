@@ -9,9 +9,7 @@ that group in training; with more than five groups, or none, once for each
 fifth of the videos. The settings are those of presets/NN/own.yaml. It prints
 how many videos each row gets right, of each group and of all together, with a
 95 % interval (Wilson's, as if videos were independent; those of one person
-are not quite). The notebooks with their pictures stay in --out. What has been
-trained is not trained again for the same settings, code and videos, save for
-what pictures need.
+are not quite). The notebooks with their pictures stay in --out.
 """
 
 import argparse
@@ -100,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(found)
     out.mkdir(parents=True, exist_ok=True)
     results, rounds = out / f"{chosen.notebook}.jsonl", found.rounds()
+    results.unlink(missing_ok=True)  # its lines may be of other videos
 
     def one(split: str) -> str:
         name = re.sub(r"[^\w-]+", "_", split)

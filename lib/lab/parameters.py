@@ -264,7 +264,11 @@ def _own(given: Mapping) -> Iterator[tuple[str, str]]:
                             "papermill: -p data_root DIR")
         return
     try:
-        folder.read(data_folder(root), given.get("split", "1"))
+        lists = folder.read(data_folder(root), given.get("split", "1"))
+        if unknown := {*given.get("classes", ())} - {*lists.classes}:
+            yield "classes", (f"your videos show no "
+                              f"{', '.join(sorted(unknown))}; papermill: "
+                              "-y '{classes: []}'")
     except (OSError, ValueError) as error:
         if str(error).startswith("split "):
             yield "split", f"{error}; papermill: -r split NAME"

@@ -179,6 +179,8 @@ def test_your_own_videos_are_there_before_anything_is_trained(tmp_path):
     assert "has the splits 1, 2, 7, Anna; papermill: -r split" in (
         found.pop("split"))
     assert not found
+    assert "your videos show no kick, punch, walk, wave; papermill" in lines(
+        "04", dataset="folder", data_root=root)["classes"]
     (tmp_path / "all" / "hop").mkdir()
     assert "hop: a class without videos" in told(root)["data_root"]
 
