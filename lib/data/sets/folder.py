@@ -115,11 +115,11 @@ def read(root: Path, split: str = "1", *, lists_only: bool = False) -> Lists:
         raise ValueError(f"split {split!r}: leaves no training videos of "
                          f"{_some(sorted(lacks))}: add some, or take another")
     train, cut = _apart(train)
-    what = "as given" if found.given else "split by file, without groups"
+    what = ", as given" if found.given else ", by file"
     if found.groups and not found.given:
-        what = f"of {_some(sorted({e.group for e in test}, key=natural))}"
-    _say(root, f"{found}\ntest: {len(test)} videos, {what}; "
-         f"training: {len(train)}, of which {cut} are for validation")
+        what = f" of {_some(sorted({e.group for e in test}, key=natural))}"
+    _say(root, f"{found}\ntest: {len(test)} videos{what}; training: "
+         f"{len(train)}, some of them for validation{cut}")
     labels = {name: i for i, name in enumerate(found.classes)}
     listed = [[(e.where, Record(e.path, labels[e.label], e.name,
                                 e.group or e.name)) for e in part]
@@ -171,7 +171,7 @@ def _flaw(path: Path) -> str:
 
 
 def _apart(train: list[Entry]) -> tuple[list[Entry], str]:
-    """The training videos, in groups that validation can be cut from.
+    """The training videos, in groups that validation can be cut from; how.
 
     Of two persons validation would take a half: so each video counts as a
     group there, and validation shares persons with training. It only chooses
@@ -190,8 +190,9 @@ def _apart(train: list[Entry]) -> tuple[list[Entry], str]:
             break
     else:
         raise ValueError("no class has two training videos: add some")
-    return some, ("some" if not grouped else "some groups" if some is train
-                  else "some, by file (there are too few groups)")
+    return some, "" if not grouped else (
+        ": whole groups" if some is train else
+        ": by file, since there are too few groups")
 
 
 @functools.cache
