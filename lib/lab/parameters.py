@@ -20,7 +20,8 @@ from typing import Any
 from lib import ROOT
 from lib.data import datasets, decode
 from lib.data.datasets import PUPPETS
-from lib.data.sets import SETS
+from lib.data.sets import SETS, folder
+from lib.data.sets.records import data_folder
 from lib.lab import training
 from lib.lab.registry import Registry
 from lib.networks.cnn2d import PUBLISHED, SMALL
@@ -258,8 +259,30 @@ def _opened(given: Mapping) -> Iterator[tuple[str, str]]:
         except (OSError, ValueError) as error:
             what = "FOLDER" if name.endswith("model") else "FILE"
             yield name, f"{error}; papermill: -p {name} {what}"
+    if given.get("dataset") == "folder":
+        yield from _own(given)
     if given.get("keep") and (ROOT / given["keep"]).is_file():
         yield "keep", "this is a file; papermill: -p keep FOLDER"
+
+
+def _own(given: Mapping) -> Iterator[tuple[str, str]]:
+    """A folder or a list of the user's own videos, and what can be split."""
+    root = given.get("data_root")
+    if not root:
+        yield "data_root", ("names the folder of your videos, or your list; "
+                            "papermill: -p data_root DIR")
+        return
+    try:
+        lists = folder.read(data_folder(root), given.get("split", "1"))
+        if unknown := {*given.get("classes", ())} - {*lists.classes}:
+            yield "classes", (f"your videos show no "
+                              f"{', '.join(sorted(unknown))}; papermill: "
+                              "-y '{classes: []}'")
+    except (OSError, ValueError) as error:
+        if str(error).startswith("split "):
+            yield "split", f"{error}; papermill: -r split NAME"
+        else:
+            yield "data_root", f"{error}; papermill: -p data_root DIR"
 
 
 # These say where to read and write, and how much to train, not what a run

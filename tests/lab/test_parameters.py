@@ -1,6 +1,7 @@
 """Parameters that cannot be are named, all at once, before any work."""
 
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -164,6 +165,32 @@ def test_a_kept_model_is_opened_before_anything_is_trained(tmp_path):
     found = lines("03", use_model=str(tmp_path))
     assert "no kept model in" in found["use_model"]
     assert "use_model is asked about it" in found["video"]
+
+
+def test_your_own_videos_are_there_before_anything_is_trained(tmp_path):
+    def told(root, split="1"):
+        return lines("03", dataset="folder", data_root=root, split=split)
+
+    assert "names the folder of your videos" in told("")["data_root"]
+    assert "not found" in told(str(tmp_path / "gone"))["data_root"]
+    assert "of 0 classes, and two are" in told(str(tmp_path))["data_root"]
+    one = video_files.write(tmp_path / "one.avi", video_files.coded(4))
+    for name in ("clap", "jump"):
+        for who in ("Anna", "7"):
+            (tmp_path / "all" / name / who).mkdir(parents=True)
+            for i in "12":
+                shutil.copy(one, tmp_path / "all" / name / who / f"{i}.avi")
+    root = str(tmp_path / "all")
+    for split in ("Anna", "7", 7, "1", 2):
+        assert told(root, split) == {}
+    found = told(root, 3)
+    assert "has the splits 1, 2, 7, Anna; papermill: -r split" in (
+        found.pop("split"))
+    assert not found
+    assert "your videos show no kick, punch, walk, wave; papermill" in lines(
+        "04", dataset="folder", data_root=root)["classes"]
+    (tmp_path / "all" / "hop").mkdir()
+    assert "hop: a class without videos" in told(root)["data_root"]
 
 
 def test_one_video_must_not_fill_the_memory():

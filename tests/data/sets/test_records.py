@@ -39,7 +39,7 @@ def test_no_reader_gives_a_record_that_cannot_be(changes):
     refused("^b:7: ", checked, good._replace(**changes))
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", sorted({*SETS} - {"folder"}))
 def test_unknown_splits_and_missing_files_are_named(tmp_path, name):
     reader = importlib.import_module(f"lib.data.sets.{name}")
     with pytest.raises(ValueError, match="has the splits .*not '7'"):
