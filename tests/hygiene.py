@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from lib.lab import oracles
+from lib.lab.parameters import KEPT
 
 SECTIONS = (
     "the idea", "the world", "the model", "train", "what it looks at",
@@ -84,15 +85,19 @@ def parameters(notebook, path: Path) -> Iterator[str]:
     lines = found[0].source.split("\n")
     for node in ast.parse(found[0].source).body:
         line = lines[node.end_lineno - 1]
-        if not isinstance(node, ast.AnnAssign):
+        # without annotation, since they are no part of what a run is known by
+        apart = isinstance(node, ast.Assign) and ast.unparse(
+            node.targets[0]) in KEPT
+        if not (apart or isinstance(node, ast.AnnAssign)):
             yield f"parameters: {line!r} is no annotated literal"
             continue
-        name = node.target.id
+        name = (node.targets[0] if apart else node.target).id
         try:
             ast.literal_eval(node.value)
         except ValueError:
             yield f"parameters: {name} is computed, not a literal"
-        if not re.fullmatch(PLAIN, ast.unparse(node.annotation)):
+        if not apart and not re.fullmatch(
+                PLAIN, ast.unparse(node.annotation)):
             yield f"parameters: papermill cannot read the type of {name}"
         if "#" not in line[node.end_col_offset:]:
             yield f"parameters: {name} has no comment, papermill's help text"

@@ -165,7 +165,7 @@ def test_the_notebooks_code_stays_small():
     if not file.endswith("__init__.py")])
 def test_a_paper_s_notebook_stays_small(paper):
     path, = (ROOT / "notebooks").glob(f"*_{paper}.ipynb")
-    assert cells(path) <= 450
+    assert cells(path) <= 460  # ten for the model that you keep
 
 
 def test_git_keeps_lib():

@@ -36,7 +36,6 @@ from lib.data.sets.records import Record
 from lib.data.snippets import Streams
 from lib.data.store import replacing
 from lib.lab.registry import commit
-from lib.lab.study import Study
 from lib.lab.training import evaluating
 from lib.lab.whole import PAPERS, Whole
 from lib.scores import metrics
@@ -59,12 +58,13 @@ def free(folder: str | Path) -> Path:
     return folder
 
 
-def save_run(folder: str | Path, study: Study, row: str,
+def save_run(folder: str | Path, study: Any, row: str,
              parts: Mapping[str, nn.Module | Tensor],
              **more: Any) -> "Kept | None":
     """Keep a row of a study that was just run, and load it again.
 
     Nothing where `folder` is empty. It counts from the project's root.
+    study: a `lab.study.Study`.
     parts: the trained modules and tensors by their place in the model, as
         {"networks.video.net": cnn, "head": model}.
     more: what `PAPERS` needs to build the model, and is no parameter of the
