@@ -79,11 +79,16 @@ def choose(study: Study, row: str, file: str = FILE) -> dict[str, float]:
 
 def _tried(study: Study, row: str, head: dict,
            trials: Registry) -> float | None:
-    """Train a row and record its best validation score; None without one."""
+    """Train a row and record its best validation score; None without one.
+
+    A row without a model of its own, the best or the mean of others, has no
+    rate, though it may have a score.
+    """
     start = time.monotonic()
-    _, history = study._train(Run(row, SEED, study.rows[row], None, study))
+    model, history = study._train(
+        Run(row, SEED, study.rows[row], None, study))
     found = [one["score"] for one in history if "score" in one]
-    if not found:
+    if model is None or not found:
         return None
     trials.append(head | commit() | {
         "data": study.data.digest, "n_test": 0,
