@@ -84,23 +84,27 @@ for case, (share, stale) in CASES.items():
 
 # Appended as well: the model that was kept tells what the notebook tells.
 KEPT = """
-from lib.data.datasets import Videos
-from lib.data.sets.records import Record
-from lib.lab import kept as models
+def check_kept(clip):
+    from pathlib import Path
 
-model = models.load(keep_model)
-one = Videos([Record(Path(CLIP), 0, "clip", "clip")], classes=splits.classes,
-             **{key: study.settings[key] for key in (
-                 "frames", "size", "fields") if key in study.settings})
-told = predict(study.trained(model.card["row"], seeds[0]), one)
-found = model(CLIP)
-torch.testing.assert_close(
-    torch.tensor([found.probabilities[name] for name in splits.classes]),
-    told["logits"][0].softmax(0))
-spans, steps = told["spans"], len(found.video)
-for name in {"where", "when"} & {*told}:
-    torch.testing.assert_close(getattr(found, name), metrics.expand(
-        told[name], spans * (steps // int(spans.max())), steps)[0])
+    from lib.data.datasets import Videos
+    from lib.data.sets.records import Record
+    from lib.lab import kept as models
+
+    model = models.load(keep_model)
+    settings = {key: study.settings[key] for key in (
+        "frames", "size", "fields") if key in study.settings}
+    told = predict(study.trained(model.card["row"], seeds[0]), Videos(
+        [Record(Path(clip), 0, "clip", "clip")], classes=splits.classes,
+        **settings))
+    found = model(clip)
+    torch.testing.assert_close(
+        torch.tensor([found.probabilities[name] for name in splits.classes]),
+        told["logits"][0].softmax(0))
+    spans, total = told["spans"], len(found.video)
+    for name in {"where", "when"} & {*told}:
+        torch.testing.assert_close(getattr(found, name), metrics.expand(
+            told[name], spans * (total // int(spans.max())), total)[0])
 """
 
 
@@ -125,7 +129,7 @@ def check_tables(number: str, folder: Path) -> None:
     write_video(clip, drawn.permute(0, 2, 3, 1).numpy())
     start = next(i for i, s in enumerate(titles) if "save_run(" in s)
     notebook.cells.insert(start + 1, nbformat.v4.new_code_cell(
-        f"from pathlib import Path\nCLIP = {str(clip)!r}\n{KEPT}"))
+        f"{KEPT}\ncheck_kept({str(clip)!r})"))
     nbformat.write(notebook, folder / path.name)
     done = papermill(
         folder / path.name, folder / "out.ipynb",
