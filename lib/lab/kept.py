@@ -102,6 +102,7 @@ def save_run(folder: str | Path, study: Any, row: str,
             {"files": {}} if "files" in network else {}),
         **{name: params[name] for name in READ if name in params},
         "sha256": hashlib.sha256(weights).hexdigest(),
+        "started_from": params.get("start"),  # digests of backbones
         "trained_on": line["dataset"], "test_videos": line["n_test"],
         "scores": line["metrics"], **commit(), "torch": str(torch.__version__),
         "licence": "MIT, as the code; the videos have their own"}
@@ -117,6 +118,10 @@ def _words(card: Mapping[str, Any]) -> str:
     """The card: its head, and what a reader wants to know first."""
     head = yaml.safe_dump(dict(card), allow_unicode=True, sort_keys=False)
     right = 100 * card["scores"]["top-1"]
+    fitted = (f"stretched, the middle {card['crop']} x {card['crop']} pixels"
+              if card["notebook"] == "04" else
+              f"fitted into {card['size']} x {card['size']} pixels with grey "
+              "bars")
     return (
         f"---\n{head}---\n\n# Notebook {card['notebook']}: {card['row']}\n\n"
         f"Tells {len(card['classes'])} classes in videos. It was trained on "
@@ -124,8 +129,7 @@ def _words(card: Mapping[str, Any]) -> str:
         f"{card['test_videos']} test videos right; of other videos that "
         "says nothing.\n\nIt sees "
         f"{card['frames']} frames of a video, evenly over its whole length, "
-        f"fitted into {card['size']} x {card['size']} pixels with grey bars, "
-        "RGB in [0, 1].\n\n"
+        f"{fitted}, RGB in [0, 1].\n\n"
         "    python -m lib.lab.kept FOLDER clip.mp4 --out seen.mp4\n")
 
 
@@ -242,7 +246,7 @@ def ask(folder: str, video: str) -> Any:
     if not folder:
         return None
     if not video:
-        raise ValueError("model needs a video: papermill ... -p video FILE")
+        raise ValueError("use_model needs a video: papermill: -p video FILE")
     model, file = load(folder), Path(video)
     found = model(file)
     order = model.card["classes"]
@@ -298,6 +302,8 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     try:
         found = load(chosen.folder)(chosen.video)
+        if chosen.out:
+            write(found, chosen.out)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -309,7 +315,6 @@ def main(arguments: list[str]) -> int:
                 found.when.topk(min(3, len(found.when))).indices.sort()[0]]
             .tolist()))
     if chosen.out:
-        write(found, chosen.out)
         print(chosen.out)
     return 0
 

@@ -161,3 +161,18 @@ def test_what_was_changed_is_refused_with_its_name(tmp_path, clip):
         with pytest.raises(ValueError, match="cannot be loaded"):
             kept.load(folder)
     assert kept.main([str(folder), str(clip)]) == 1
+
+
+def test_a_file_that_cannot_be_written_is_an_error_and_no_traceback(
+        tmp_path, clip, capsys):
+    made("03", tmp_path / "kept")
+    for out in ("seen.xyz", "seen", "none/seen/"):
+        given = [str(tmp_path / "kept"), str(clip), "--out"]
+        assert kept.main([*given, str(tmp_path / out)]) == 1
+        assert capsys.readouterr().err
+
+
+def test_the_card_says_how_a_video_is_seen(tmp_path):
+    for name, words in (("03", "with grey bars"), ("04", "stretched")):
+        made(name, tmp_path / name)
+        assert words in (tmp_path / name / kept.CARD).read_text()
