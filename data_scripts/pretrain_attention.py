@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from pretrain_backbone import SEED
 
-from lib.data.batches import in_memory
+from lib.data.batches import in_batches, in_memory
 from lib.data.datasets import Thinned
 from lib.data.snippets import Snippets, Whole, keep
 from lib.data.transforms import Crops
@@ -36,7 +36,7 @@ def score(model, data):
     """The loss over the data, less: higher is better."""
     losses = []
     with training.evaluating(model):
-        for batch in training.in_batches(data, 64):
+        for batch in in_batches(data, 64):
             batch = training.to_device(batch, torch.device("cpu"))
             loss = sta_cnn.flow_step(model, batch)["loss"]
             losses.append(loss * len(batch["video"]))

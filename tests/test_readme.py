@@ -74,7 +74,8 @@ def test_two_commands_come_early():
 
 
 def test_commands_name_files_that_exist():
-    for block in BLOCKS:
+    large = (ROOT / "LARGE_RUNS.md").read_text(encoding="utf-8")
+    for block in BLOCKS + re.findall(r"```sh\n(.*?)```", large, re.S):
         for name in re.findall(r"(?:notebooks|data_scripts)/[\w./]+", block):
             assert (ROOT / name).exists(), name
 

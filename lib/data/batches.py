@@ -4,14 +4,19 @@ A sample is a dict (the keys are in `lib/__init__.py`), a batch the same
 dict with tensors stacked.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 # What has another length in every video: a list in a batch, never stacked.
 RAGGED = ("segments",)
+LOADERS = 8  # processes that read batches for a GPU
 
 
 def collate(samples: Sequence[dict] | dict) -> dict[str, Any]:
@@ -144,3 +149,73 @@ def columns(data: Dataset, keys: Sequence[str]) -> dict[str, Any]:
     """What all samples hold under these keys, as one batch; no other keys."""
     return collate([{key: sample[key] for key in keys if key in sample}
                     for sample in (data[i] for i in range(len(data)))])
+
+
+class Batches:
+    """Item i is a whole batch: the i-th in order, or that of step i.
+
+    With a seed each epoch is a permutation from (seed, epoch), less the rest
+    that fills no batch; without, the last batch is as short as it comes.
+    What the data draws from torch comes from (seed, i), so that batches are
+    the same for any step to start from. Of `count` processes, each has its
+    own part of a step's batch.
+    """
+
+    def __init__(self, data: Dataset, batch: int, seed: int | None = None,
+                 rank: int = 0, count: int = 1):
+        if len(data) == 0 or batch < 1:
+            raise ValueError(f"{len(data)} samples in batches of {batch}: "
+                             "there must be at least one of each")
+        self.data, self.batch, self.seed = data, batch, seed
+        self.rank, self.count = rank, count
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.data) / self.batch)
+
+    def __getitem__(self, at: int) -> dict:
+        epoch, place, order = 0, at, range(len(self.data))
+        if self.seed is not None:
+            epoch, place = divmod(at, max(1, len(order) // self.batch))
+            order = _permutation(self.seed, epoch, len(order))
+        whole = order[place * self.batch:(place + 1) * self.batch]
+        indices = list(whole[self.rank::self.count])
+        many = getattr(self.data, "__getitems__", None)
+        with torch.random.fork_rng(devices=[]):
+            own = (at, self.rank) if self.rank else (at,)
+            seed = mixed_seed(self.seed, "step", *own)
+            torch.default_generator.manual_seed(seed)
+            return collate(many(indices) if many
+                           else [self.data[index] for index in indices])
+
+    def ahead(self, steps: range, gpu: bool) -> DataLoader:
+        """The batches of some steps; for a GPU read ahead, and pinned."""
+        return DataLoader(
+            self, batch_size=None, sampler=steps, collate_fn=_as_it_is,
+            num_workers=min(LOADERS, os.cpu_count() // 2) if gpu else 0,
+            pin_memory=gpu, generator=torch.Generator())
+
+
+def _as_it_is(batch: dict) -> dict:
+    return batch
+
+
+@lru_cache(maxsize=1)
+def _permutation(seed: int, epoch: int, size: int) -> list[int]:
+    generator = torch.Generator().manual_seed(mixed_seed(seed, "epoch", epoch))
+    return torch.randperm(size, generator=generator).tolist()
+
+
+def mixed_seed(*parts: int | str | None) -> int:
+    """A seed from several numbers or texts, without a sum's collisions."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def in_batches(data: Dataset, batch: int, rank: int = 0,
+               count: int = 1) -> Iterator[dict]:
+    """Batches of all samples in order, the last as short as it comes.
+
+    Of `count` processes, `rank` has every count-th batch.
+    """
+    batches = Batches(data, batch)
+    return (batches[at] for at in range(rank, len(batches), count))

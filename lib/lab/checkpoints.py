@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib import ROOT
+from lib.lab import processes
 
 
 class CheckpointError(RuntimeError):
@@ -48,15 +49,18 @@ class Checkpoint:
     """Folders `step-00000200`, of which the newest is always complete.
 
     A new one is written beside, sealed with the digests of its files and
-    renamed; only then is the older one removed. Two processes cannot have
-    the same folder at once: CheckpointError.
+    renamed; only then is the older one removed. Two runs cannot have the
+    same folder at once: CheckpointError. Of several processes of one run the
+    first writes, and all read; another time they may be more, or fewer.
     """
 
     def __init__(self, folder: str | Path, accelerator, settings: dict):
         self.folder = ROOT / folder
-        # shared within a process: a notebook may still hold a run that failed
-        self._lock = _LOCKS.get(self.folder) or _Lock(self.folder)
-        _LOCKS[self.folder] = self._lock
+        self._first = processes.ranks()[0] == 0
+        if self._first:
+            # shared in a process: a notebook may still hold a run that failed
+            self._lock = _LOCKS.get(self.folder) or _Lock(self.folder)
+            _LOCKS[self.folder] = self._lock
         self.accelerator = accelerator
         # of a function, as a schedule is one, its values: JSON knows none
         self.settings = {
@@ -68,6 +72,8 @@ class Checkpoint:
 
         best: the best validation score and its weights, if there is one.
         """
+        if not self._first:
+            return
         name = f"step-{len(history):08d}"
         beside = self.folder / f"{name}.part"
         old = list(self.folder.glob("step-*"))
@@ -91,8 +97,9 @@ class Checkpoint:
         An empty folder gives an empty history. A state that is damaged or
         another run's raises CheckpointError, before anything is restored.
         """
-        done = sorted(path for path in self.folder.glob("step-*")
-                      if path.suffix != ".part")
+        done = processes.first(sorted(
+            path for path in self.folder.glob("step-*")
+            if path.suffix != ".part"))
         if not done:
             return [], None
         mend = f"; remove {self.folder} to train from the start"
@@ -110,9 +117,14 @@ class Checkpoint:
                      if state["settings"].get(key) != value]
             raise CheckpointError(
                 f"{done[-1]} is another run's: {', '.join(other)}{mend}")
+        from accelerate.utils.other import load
+
         # safetensors for the weights, torch.load(weights_only=True) for the
         # rest; a random state that does not load, Accelerate only logs
         self.accelerator.load_state(str(done[-1]))
+        if not self._first:  # it looks for a file of each process
+            torch.set_rng_state(load(
+                done[-1] / "random_states_0.pkl")["torch_manual_seed"])
         if _random_digest() != state["random"]:
             raise CheckpointError(
                 f"{done[-1]}: the random state does not load{mend}")

@@ -17,15 +17,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from lib.data.batches import Columns, gathered, in_memory
+from lib.data.batches import Columns, gathered, in_batches, in_memory
 from lib.data.store import Store
 from lib.data.transforms import View, through
-from lib.lab.training import (
-    evaluating,
-    find_device,
-    in_batches,
-    to_device,
-)
+from lib.lab import processes
+from lib.lab.training import evaluating, find_device, to_device
 
 
 def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
@@ -48,7 +44,8 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
     (`video`, `motion` and what the networks read).
 
     Files are whole or not there (`data.store`), so a run that is killed goes
-    on where it stopped, and several may share a folder. They are found by
+    on where it stopped, and several may share a folder. Several processes of
+    one run each make a part of what is missing. Files are found by
     what the sample depends on: `identity` of the data, view, weights.
     Resumed batches are others, and kernels may round otherwise: the last bit
     may differ.
@@ -70,13 +67,15 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
     weights = sorted((key, _digest(net)) for key, net in bank.items())
     stored = Stored(Store(folder), [repr((seen.identity(i), weights))
                                     for i in range(len(seen))], classes)
-    absent = [i for i, key in enumerate(stored.keys)
-              if stored.store.find(key) is None]
-    if absent:
-        made = _computed(bank, Subset(seen, absent), batch, device)
+    rank, count = processes.ranks()
+    absent = processes.first([i for i, key in enumerate(stored.keys)
+                              if stored.store.find(key) is None])
+    if own := absent[rank::count]:
+        made = _computed(bank, Subset(seen, own), batch, device)
         samples = (sample for rows in made for sample in Columns(rows))
-        for i, sample in zip(absent, samples, strict=True):
+        for i, sample in zip(own, samples, strict=True):
             stored.store.put(stored.keys[i], sample)
+    processes.wait()
     size = len(stored) and len(stored) * sum(
         x.nbytes for x in stored[0].values() if torch.is_tensor(x))
     return in_memory(stored) if 0 < size < memory else stored

@@ -35,6 +35,7 @@ from lib.data.datasets import Videos
 from lib.data.sets.records import Record
 from lib.data.snippets import Streams
 from lib.data.store import replacing
+from lib.lab import processes
 from lib.lab.registry import commit
 from lib.lab.training import evaluating
 from lib.lab.whole import PAPERS, Whole
@@ -106,10 +107,14 @@ def save_run(folder: str | Path, study: Any, row: str,
         "trained_on": line["dataset"], "test_videos": line["n_test"],
         "scores": line["metrics"], **commit(), "torch": str(torch.__version__),
         "licence": "MIT, as the code; the videos have their own"}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((WEIGHTS, weights), (CARD, _words(card).encode())):
-        with replacing(folder / name) as beside:
-            beside.write_bytes(content)
+    files = {WEIGHTS: weights, CARD: _words(card).encode()}
+    processes.wait()  # all have seen that the folder is free
+    if processes.ranks()[0] == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            with replacing(folder / name) as beside:
+                beside.write_bytes(content)
+    processes.wait()
     print(f"kept in {folder}")
     return load(folder)
 

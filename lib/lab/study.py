@@ -41,7 +41,7 @@ from lib import ROOT
 from lib.data.datasets import Splits, Videos
 from lib.data.sets.records import Record
 from lib.lab import parameters as checked
-from lib.lab import tables
+from lib.lab import processes, tables
 from lib.lab.fingerprint import source_digest
 from lib.lab.progress import progress
 from lib.lab.registry import Registry, commit, device_name
@@ -206,7 +206,8 @@ class Study:
 
     def _line(self, row: str, seed: int) -> dict:
         head = self.head(row, seed) | {"data": self.data.digest}
-        line = self.registry and self.registry.find(head["key"], head["data"])
+        line = self.registry and processes.first(
+            self.registry.find(head["key"], head["data"]))
         if not line:
             start = time.monotonic()
             metrics = self._scores(self.trained(row, seed))
@@ -219,11 +220,11 @@ class Study:
                 "threads": torch.get_num_threads(),
                 "minutes": round((time.monotonic() - start) / 60, 3)}
             if self.registry:
-                # another process may have finished it in the meantime
+                # another run may have finished it in the meantime
                 found = self.registry.find(head["key"], head["data"])
-                if not found:
+                if not found and processes.ranks()[0] == 0:
                     self.registry.append(line)
-                line = found or line
+                line = processes.first(found or line)
         return line | {"stale": False}
 
     # What to look at after a run.

@@ -13,15 +13,23 @@ A run that is killed at any moment and started again ends, on a CPU, with
 the same bits as one that was not. Hence every batch depends on (seed, step)
 alone, and everything else that a step reads is in the checkpoint.
 
+Several processes train one model (`python -m lib.lab.many`): each sees its
+part of every batch, and the gradients are averaged, as DistributedDataParallel
+does, but for any step: one may call parts of a model, which DDP forbids. A
+batch norm that trains sees its own part alone; what it has gathered is
+averaged too, whenever the model is scored or saved. `predict` shares out the
+samples, and every process has all outputs.
+
 What shall not train: `freeze` fixes a part for good, `fine_tune` all but some
 parts, and inside `evaluating` nothing trains.
 """
 
-import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -30,7 +38,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from lib.data.batches import Columns, collate
+from lib.data.batches import Batches, Columns, in_batches, mixed_seed
+from lib.lab import processes
 from lib.lab.checkpoints import Checkpoint
 from lib.scores.metrics import topk_accuracy
 
@@ -45,15 +54,18 @@ RECIPES = {
             "clip": None},
     "rmsprop": {"optimizer": torch.optim.RMSprop, "clip": None},
 }
+PRECISIONS = ("float32", "tf32", "bf16")
+READ = 50  # steps: so often are logged numbers fetched, which waits for a GPU
 
 
 def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         batch: int, lr: float, weight_decay: float = 0.0,
         clip: float | None = 1.0, optimizer: Callable = torch.optim.AdamW,
         schedule: str | Callable[[float], float] = "constant", seed: int = 0,
-        device: str = "auto", precision: str = "no",
-        val: Dataset | None = None, score: Score | None = None,
-        every: int | None = None, checkpoint: str | Path | None = None,
+        device: str = "auto", precision: str | None = None,
+        compiled: bool | None = None, val: Dataset | None = None,
+        score: Score | None = None, every: int | None = None,
+        checkpoint: str | Path | None = None,
         save_every: int = 200) -> list[dict]:
     """Train `model` in place; return one dict per step.
 
@@ -63,17 +75,25 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
     steps and at the last one, and ends with the best scored weights. The
     model is left on the device, in eval mode.
 
+    batch: samples of a step, of all processes together.
     optimizer: called as `optimizer(parameters, lr=, weight_decay=)`. A group
         of its parameters with an entry "times" has so many times the rate.
     schedule: "constant", "cosine" to zero after a short warm-up, or a
     function from the share of the steps done to the share of `lr`.
     clip: largest norm of the gradient over all parameters; None for none.
-    precision: "no" (float32) or "bf16" (the model's forward pass only).
+    precision: "float32"; "tf32", the same with a GPU's short products; or
+        "bf16" in the model's forward pass. compiled: by torch.compile. None:
+        what `environment` has.
     checkpoint: a folder of this run alone. If it holds one, the run goes on
     from there; a finished run is loaded and not trained again.
     """
     if (val is None) != (score is None):
         raise ValueError("give both val and score, or neither")
+    rank, count = processes.ranks()
+    if min(batch, len(train)) % count:
+        raise ValueError(f"batches of {min(batch, len(train))} samples in "
+                         f"{count} processes: give a multiple of {count}")
+    precision = precision or environment()[0]
     settings = {
         "steps": steps, "batch": batch, "lr": lr, "clip": clip, "seed": seed,
         "weight_decay": weight_decay, "schedule": schedule, "every": every,
@@ -81,7 +101,7 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         "val": None if val is None else len(val),
         "parameters": sum(p.numel() for p in model.parameters())}
     torch.manual_seed(seed)
-    history, best = [], None
+    history, unread, best = [], [], None
     make = partial(optimizer, lr=lr, weight_decay=weight_decay)
     with _prepared(model, make, device, precision) as (
             accelerator, optimizer):
@@ -89,32 +109,57 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         store = checkpoint and Checkpoint(checkpoint, accelerator, settings)
         if store:
             history, best = store.load()
-        batches = _Batches(_near(train, accelerator.device), batch, seed)
-        for at in tqdm(range(len(history), steps), disable=None):
-            samples = batches[at]
+        near = _near(train, accelerator.device)
+        far = near is train and accelerator.device.type == "cuda"
+        left = range(len(history), steps)
+        batches = Batches(near, batch, seed, rank, count).ahead(left, far)
+        fast = torch.compile(model) if (
+            environment()[1] if compiled is None else compiled) else model
+        for at, samples in zip(tqdm(left, disable=None), batches,
+                               strict=True):
             model.train()
             rate = lr * _share(schedule, at, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("times", 1.0)
-            logged = step(model, to_device(samples, accelerator.device))
-            row = {"step": at + 1, "lr": rate} | _numbers(logged)
-            history.append(row)
+            logged = step(fast, to_device(samples, accelerator.device))
+            unread.append(({"step": at + 1, "lr": rate}, logged))
             optimizer.zero_grad()
             accelerator.backward(logged["loss"])
+            processes.average(p.grad for p in model.parameters()
+                              if p.grad is not None)
             if clip is not None:
                 accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             last = at + 1 == steps
-            if score and (last or every and (at + 1) % every == 0):
-                row["score"] = float(score(model, val))
-                if best is None or row["score"] > best[0]:
-                    best = row["score"], _weights(model)
-            if store and (last or (at + 1) % save_every == 0):
+            scored = score and (last or every and (at + 1) % every == 0)
+            saved = store and (last or (at + 1) % save_every == 0)
+            if scored or saved or last or len(unread) == READ:
+                history += _numbers(unread)
+                unread = []
+            if scored or saved or last:
+                processes.average(model.buffers())
+            if scored:
+                history[-1]["score"] = float(score(model, val))
+                if best is None or history[-1]["score"] > best[0]:
+                    best = history[-1]["score"], _weights(model)
+            if saved:
                 store.save(history, best)
     if best is not None:
         model.load_state_dict(best[1])
     model.eval()
     return history
+
+
+def environment() -> tuple[str, bool]:
+    """The precision, and whether to compile, as the environment says.
+
+    By the variables of Accelerate: ACCELERATE_MIXED_PRECISION=bf16, and
+    ACCELERATE_DYNAMO_BACKEND=inductor to compile. By default "tf32", in which
+    a GPU computes convolutions without being asked; to CPUs it means nothing.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    dynamo = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    return "tf32" if precision == "no" else precision, dynamo != "no"
 
 
 def predict(model: nn.Module, data: Dataset, *,
@@ -133,8 +178,9 @@ def predict(model: nn.Module, data: Dataset, *,
     device = (find_device(device) if device
               else next(model.parameters(), torch.empty(0)).device)
     parts, names = [], (inputs,) if isinstance(inputs, str) else inputs
+    rank, count = processes.ranks()
     with evaluating(model.to(device)):
-        for samples in in_batches(data, batch):
+        for samples in in_batches(data, batch, rank, count):
             samples = to_device(samples, device)
             if missing := [name for name in names if name not in samples]:
                 raise KeyError(f"no {missing} in samples of {[*samples]}")
@@ -145,6 +191,8 @@ def predict(model: nn.Module, data: Dataset, *,
                 out["label"] = samples["label"]
                 wanted = [*wanted, "label"]
             parts.append({key: out[key].cpu() for key in wanted})
+    parts = [part for turn in zip_longest(*processes.everyone(parts))
+             for part in turn if part is not None]
     spans = [part.pop("spans") for part in parts if "spans" in part]
     return join(parts) | ({"spans": spans[0].clone()} if spans else {})
 
@@ -193,27 +241,63 @@ def _prepared(model: nn.Module, make: Callable, device: str, precision: str):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if precision not in ("no", "bf16"):
-        raise ValueError(f"precision={precision!r}: use 'no' or 'bf16'")
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision={precision!r}: use one of {', '.join(PRECISIONS)}")
     # Accelerate keeps the first run's device and precision for the life of
     # the process, and a notebook trains more than once
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=find_device(device).type == "cpu",
-                              mixed_precision=precision)
+    accelerator = Accelerator(
+        cpu=find_device(device).type == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        dynamo_backend="no")
+    accelerator.prepare_model(model, evaluation_mode=True)  # no DDP, see above
+    gpu = accelerator.device.type == "cuda"
+    before = torch.get_float32_matmul_precision(), (
+        torch.backends.cudnn.allow_tf32)
+    if gpu:
+        _laid_out(model, torch.channels_last, torch.channels_last_3d)
+        exact = precision == "float32"
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
     optimizer = make([p for p in model.parameters() if p.requires_grad])
     try:
-        yield accelerator, accelerator.prepare(model, optimizer)[1]
+        yield accelerator, accelerator.prepare_optimizer(optimizer)
     finally:
         # for bf16 `forward` was wrapped; without this it would stay so
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if gpu:
+            _laid_out(model, *2 * [torch.contiguous_format])
+            torch.set_float32_matmul_precision(before[0])
+            torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def _numbers(logged: dict) -> dict[str, float]:
-    numbers = {key: torch.as_tensor(x).item() for key, x in logged.items()}
-    if not math.isfinite(numbers["loss"]):
-        raise FloatingPointError(
-            f"the loss is {numbers['loss']}: try a lower lr, or clip")
-    return numbers
+def _laid_out(model: nn.Module, flat: torch.memory_format,
+              deep: torch.memory_format) -> None:
+    """Weights of 2D and 3D convolutions, which a GPU likes channels-last."""
+    for p in model.parameters():
+        if p.ndim in (4, 5):
+            p.data = p.data.contiguous(
+                memory_format=flat if p.ndim == 4 else deep)
+
+
+def _numbers(unread: list[tuple[dict, dict]]) -> list[dict[str, float]]:
+    """Rows with what was logged as numbers: means over all processes.
+
+    They come from the device at once.
+    """
+    values = [value for _, logged in unread for value in logged.values()]
+    flat = torch.stack([
+        torch.as_tensor(value).detach().double().reshape(()).to(
+            unread[0][1]["loss"].device) for value in values])
+    processes.average([flat])
+    numbers = iter(flat.tolist())
+    for row, logged in unread:
+        row |= {key: next(numbers) for key in logged}
+        if not math.isfinite(row["loss"]):
+            raise FloatingPointError(
+                f"the loss is {row['loss']}: try a lower lr, or clip")
+    return [row for row, _ in unread]
 
 
 def _share(schedule: str | Callable[[float], float], at: int,
@@ -244,55 +328,6 @@ def join(parts: list[dict]) -> dict:
         return [item for value in values for item in value]
 
     return {key: column([part[key] for part in parts]) for key in parts[0]}
-
-
-class _Batches:
-    """Item i is a whole batch: the i-th in order, or that of step i.
-
-    With a seed each epoch is a permutation from (seed, epoch), less the rest
-    that fills no batch; without, the last batch is as short as it comes.
-    What the data draws from torch comes from (seed, i), so that batches are
-    the same for any step to start from.
-    """
-
-    def __init__(self, data: Dataset, batch: int, seed: int | None = None):
-        if len(data) == 0 or batch < 1:
-            raise ValueError(f"{len(data)} samples in batches of {batch}: "
-                             "there must be at least one of each")
-        self.data, self.batch, self.seed = data, batch, seed
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.data) / self.batch)
-
-    def __getitem__(self, at: int) -> dict:
-        epoch, place, order = 0, at, range(len(self.data))
-        if self.seed is not None:
-            epoch, place = divmod(at, max(1, len(order) // self.batch))
-            order = _permutation(self.seed, epoch, len(order))
-        indices = list(order[place * self.batch:(place + 1) * self.batch])
-        many = getattr(self.data, "__getitems__", None)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_mix(self.seed, "step", at))
-            return collate(many(indices) if many
-                           else [self.data[index] for index in indices])
-
-
-@lru_cache(maxsize=1)
-def _permutation(seed: int, epoch: int, size: int) -> list[int]:
-    generator = torch.Generator().manual_seed(_mix(seed, "epoch", epoch))
-    return torch.randperm(size, generator=generator).tolist()
-
-
-def _mix(*parts: int | str | None) -> int:
-    """A seed from several numbers, without the collisions of a sum."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:7], "big")
-
-
-def in_batches(data: Dataset, batch: int) -> Iterator[dict]:
-    """Batches of all samples in order, the last as short as it comes."""
-    batches = _Batches(data, batch)
-    return (batches[at] for at in range(len(batches)))
 
 
 @contextmanager
@@ -362,7 +397,7 @@ def first_weights(module: nn.Module, name: str) -> None:
     with torch.random.fork_rng(devices=[]):
         for path, part in module.named_modules():
             if hasattr(part, "reset_parameters"):
-                torch.manual_seed(_mix(name, path))
+                torch.manual_seed(mixed_seed(name, path))
                 part.reset_parameters()
 
 

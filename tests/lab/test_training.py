@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import warnings
 from collections import namedtuple
 
 import pytest
@@ -10,9 +11,10 @@ from checks import refused
 from small_run import STEPS, net, run, same, step, videos
 from torch import nn
 
-from lib.data.batches import Columns
+from lib.data.batches import Batches, Columns
 from lib.lab import training
 from lib.lab.checkpoints import CheckpointError
+from lib.lab.registry import device_name
 from lib.networks.cnn3d import clip_cnn
 from lib.papers import sta_networks
 
@@ -50,7 +52,7 @@ def test_bf16_computes_in_bf16_and_leaves_no_trace():
     types.clear()
     model(torch.rand(1, 3, 3, 6, 6))
     assert types == {torch.float32}
-    run(model=model, precision="no")
+    run(model=model, precision="float32")
     assert types == {torch.float32}
 
     def interrupted(model, batch):
@@ -60,6 +62,53 @@ def test_bf16_computes_in_bf16_and_leaves_no_trace():
             error=KeyboardInterrupt)
     model.eval()(torch.rand(1, 3, 3, 6, 6))
     assert types == {torch.float32}
+
+
+def test_the_environment_chooses_as_accelerate_names_it(monkeypatch):
+    for name in ("MIXED_PRECISION", "DYNAMO_BACKEND"):
+        monkeypatch.delenv(f"ACCELERATE_{name}", raising=False)
+    assert training.environment() == ("tf32", False)
+    assert device_name("cpu") == "cpu"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "inductor")
+    assert training.environment() == ("bf16", True)
+    assert device_name("cpu") == "cpu (bf16, compiled)"
+    seen, model = [], net()
+    monkeypatch.setattr(torch, "compile",
+                        lambda model: seen.append(model) or model)
+    model.conv.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.dtype))
+    run(model=model, steps=1, val=None, score=None)
+    assert seen == [model, torch.bfloat16]
+    run(model=model, steps=1, val=None, score=None, compiled=False,
+        precision="float32")
+    assert seen[2:] == [torch.float32]
+
+
+def test_loaders_give_the_batches_of_one_process():
+    batches = Batches(Jittered(), 8, seed=0)
+    before = torch.get_rng_state()
+    with warnings.catch_warnings(action="ignore"):  # of memory to pin for
+        ahead = [*batches.ahead(range(2, 6), gpu=True)]
+    assert torch.equal(torch.get_rng_state(), before)
+    here = [*batches.ahead(range(2, 6), gpu=False)]
+    assert torch.equal(torch.get_rng_state(), before)
+    for at, one, other in zip(range(2, 6), ahead, here, strict=True):
+        assert torch.equal(one["video"], batches[at]["video"])
+        assert torch.equal(other["video"], batches[at]["video"])
+
+
+def test_weights_of_convolutions_change_their_order_alone():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(4, 5, 3),
+                          nn.Linear(2, 3))
+    before = copy.deepcopy(model.state_dict())
+    training._laid_out(model, torch.channels_last, torch.channels_last_3d)
+    assert model[0].weight.stride()[1] == model[1].weight.stride()[1] == 1
+    assert model[2].weight.is_contiguous()
+    training._laid_out(model, *2 * [torch.contiguous_format])
+    assert all(p.is_contiguous() for p in model.parameters())
+    assert all(torch.equal(model.state_dict()[name], value)
+               for name, value in before.items())
 
 
 def test_clipping_bounds_the_norm_of_the_gradient():
@@ -90,14 +139,14 @@ def test_the_cosine_schedule_warms_up_and_ends_low():
 
 def test_each_epoch_shows_each_video_once_in_a_new_order():
     data, epochs = videos(26), []
-    batches = training._Batches(data, 8, seed=3)
+    batches = Batches(data, 8, seed=3)
     for epoch in range(3):
         names = [batches[3 * epoch + i]["name"] for i in range(3)]
         assert [len(batch) for batch in names] == [8, 8, 8]
         epochs.append(sum(names, []))
         assert len(set(epochs[-1])) == 24
     assert len(set(map(tuple, epochs))) == 3
-    few = training._Batches(videos(5), 8, seed=3)
+    few = Batches(videos(5), 8, seed=3)
     assert len(few[0]["name"]) == 5 and len(few[9]["name"]) == 5
 
 
@@ -113,20 +162,20 @@ class Jittered(torch.utils.data.Dataset):
 
 def test_what_the_data_draws_depends_on_the_step_alone():
     """Whatever was drawn before, and it leaves no trace."""
-    batches = training._Batches(Jittered(), 8, seed=0)
+    batches = Batches(Jittered(), 8, seed=0)
     first = batches[3]["video"]
     torch.rand(5)
     before = torch.get_rng_state()
     assert torch.equal(batches[3]["video"], first)
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.equal(batches[4]["video"], first)
-    other = training._Batches(Jittered(), 8, seed=1)
+    other = Batches(Jittered(), 8, seed=1)
     assert not torch.equal(other[3]["video"], first)
 
 
 def test_wrong_arguments_are_named():
     for name, value in (("device", "gpu"), ("precision", "fp8"),
-                        ("schedule", "step")):
+                        ("schedule", "step"), ("precision", "no")):
         refused(name, run, **{name: value})
     refused("val and score", run, val=None)
     refused("lower lr", run, error=FloatingPointError,

@@ -252,7 +252,8 @@ def test_compiled_code_of_one_network_does_not_serve_another():
             assert_close(run(x), each(x))
         assert (net(x) - bare(x)).norm() / bare(x).norm() > 0.2
         # the classifier reads the gates of what is compiled, or of its parts
-        expected, run = model(x), torch.compile(model, backend="aot_eager")
+        expected, run = model(x), torch.compile(
+            model, backend="aot_eager", fullgraph=True)
         for _ in range(2):
             assert_close(run(x), expected)
         net.compile(backend="aot_eager")

@@ -1,0 +1,125 @@
+"""Does changed code give the same results? `python tests/same.py COMMIT [03]`
+
+The registry marks every line as of earlier code as soon as the source of
+anything that a run can reach has changed, also where the change cannot move
+a bit. This trains all rows of a notebook, at the scale of its preset `tiny`,
+with the code of COMMIT and with today's. Where every history, output and
+score has the same bits, a line of notebooks/results/same.jsonl says that
+runs of the one count as runs of the other, and what was compared. Else it
+names the first row that differs, writes nothing and ends with 1.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))  # behind another project's
+
+NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06")
+LIMIT = 1800  # seconds for a notebook
+
+
+def trained(notebook):
+    """Source, and what became of each row, of the project in this folder."""
+    import torch
+    import yaml
+
+    from lib.lab.parameters import defaults
+    from lib.lab.run import NOTEBOOKS as FOLDER
+    from lib.lab.run import study_of
+
+    torch.set_num_threads(1)
+    presets = FOLDER / "presets" / notebook
+    preset = presets / "tiny_of_all.yaml"
+    rows = {name: defaults(notebook)[name] for name in ("variants", "seeds")}
+    preset.write_text(yaml.safe_dump(rows | yaml.safe_load(
+        (presets / "tiny.yaml").read_text("utf-8"))), "utf-8")
+    try:
+        study, _, _ = study_of(notebook, preset.stem)
+    finally:
+        preset.unlink()
+    found = {}
+    for row in study.rows:
+        try:
+            run = study.trained(row, 0)
+            found[row] = [list(map(dict, run.history)), digest(run.outputs),
+                          dict(study._scores(run))]
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            found[row] = f"{type(error).__name__}: {error}"
+    return {"source": study.source, "rows": found}
+
+
+def digest(outputs):
+    import torch
+
+    text = hashlib.sha256()
+    for name, value in sorted(outputs.items()):
+        text.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            text.update(repr(value.shape).encode())
+            flat = value.detach().contiguous().flatten()
+            text.update(flat.view(torch.uint8).numpy().tobytes())
+        else:
+            text.update(repr(value).encode())
+    return text.hexdigest()
+
+
+def run_in(folder, notebook):
+    """`trained`, by the code in a folder."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--train", notebook], cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(was, now, notebook):
+    """The line that may be written; SystemExit where a row differs."""
+    for row, own in now["rows"].items():
+        if was["rows"].get(row) != own:
+            raise SystemExit(f"{notebook}: {row} is not as it was")
+    good = [row for row, own in now["rows"].items() if type(own) is list]
+    if not good:
+        raise SystemExit(f"{notebook}: no row could be trained")
+    return {"notebook": notebook, "was": was["source"], "now": now["source"],
+            "trained": good}
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("commit", nargs="?")
+    parser.add_argument("notebooks", nargs="*")
+    parser.add_argument("--train", help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.train:
+        print(json.dumps(trained(chosen.train)))
+        return
+    from lib import ROOT
+    from lib.lab.fingerprint import SAME
+
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder) / "old"
+        subprocess.run(["git", "worktree", "add", "--detach", old,
+                        chosen.commit], cwd=ROOT, check=True, timeout=60)
+        try:
+            for notebook in chosen.notebooks or NOTEBOOKS:
+                line = compare(run_in(old, notebook),
+                               run_in(ROOT, notebook), notebook)
+                if line["was"] != line["now"]:
+                    with SAME.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(
+                            line | {"commit": chosen.commit}) + "\n")
+                print(f"{notebook}: {len(line['trained'])} rows, the same "
+                      "bits", flush=True)
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", old],
+                           cwd=ROOT, check=True, timeout=60)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
