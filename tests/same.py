@@ -47,8 +47,11 @@ def trained(notebook):
     for row in study.rows:
         try:
             run = study.trained(row, 0)
-            found[row] = [list(map(dict, run.history)), digest(run.outputs),
-                          dict(study._scores(run))]
+            scores = {name: float(value) for name, value in
+                      study._scores(run).items()}
+            # as texts, since no NaN equals another
+            found[row] = [repr([*map(dict, run.history)]), repr(scores),
+                          digest(run.outputs)]
         except (ValueError, KeyError, FileNotFoundError) as error:
             found[row] = f"{type(error).__name__}: {error}"
     return {"source": study.source, "rows": found}

@@ -335,15 +335,27 @@ def sweep(
     label: str, axis: str,
 ) -> Image:
     """Lines by name: setting -> mean and half of its interval (or NaN)."""
-    figure, ax = layout.plot(5.6, 3.0, title)
-    for name, points in lines.items():
-        places = np.arange(len(points))
-        means, halves = np.array([*points.values()]).T
-        ax.errorbar(places, means, np.nan_to_num(halves), marker="o", ms=5,
-                    capsize=3, label=name)
-        ax.set_xticks(places, [f"{value:g}" for value in points])
-    ax.set(xlabel=axis, ylabel=label)
-    ax.grid(axis="y")
+    return sweeps({axis: lines}, title=title, label=label)
+
+
+def sweeps(
+    parts: Mapping[str, Mapping[str, Mapping[float, tuple[float, float]]]],
+    *, title: str, label: str,
+) -> Image:
+    """As `sweep`, in a panel for each axis; all share names and scale."""
+    figure, axes = layout.plot(
+        2.4 + 3.2 * len(parts), 3.0, title, ncols=len(parts), sharey=True,
+        squeeze=False)
+    for ax, (axis, lines) in zip(axes[0], parts.items(), strict=True):
+        for name, points in lines.items():
+            places = np.arange(len(points))
+            means, halves = np.array([*points.values()]).T
+            ax.errorbar(places, means, np.nan_to_num(halves), marker="o",
+                        ms=5, capsize=3, label=name)
+            ax.set_xticks(places, [f"{value:g}" for value in points])
+        ax.set_xlabel(axis)
+        ax.grid(axis="y")
+    axes[0, 0].set_ylabel(label)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return layout.picture(figure, photo=False, alt=title)
 

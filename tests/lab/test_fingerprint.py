@@ -1,6 +1,7 @@
 """The key sees what trains, wherever it stands, and nothing else."""
 
 import ast
+import json
 import linecache
 import symtable
 import sys
@@ -144,3 +145,19 @@ def test_all_versions_of_python_find_the_same_names():
         # in a notebook, what a comprehension binds is no cell's name
         read = {*fingerprint._read_in(ast.parse(text))} & names
         assert read == names - {"w", "a", "b"}, text
+
+
+def test_codes_that_gave_the_same_bits_share_the_older_digest(
+        project, tmp_path, monkeypatch):
+    """A chain of two changes; what was not compared has a digest of its own."""
+    monkeypatch.setattr(fingerprint, "SAME", tmp_path / "same.jsonl")
+    fingerprint.SAME.write_text("")
+    packages = [PACKAGE | {"house/losses.py": PACKAGE[
+        "house/losses.py"].replace("1.0", scale)} for scale in (
+            "1.0", "0.1 * 10", "10 / 10", "2.0")]
+    first, second, third, other = map(project, packages)
+    assert len({first, second, third, other}) == 4
+    fingerprint.SAME.write_text("".join(
+        json.dumps({"was": was, "now": now}) + "\n"
+        for was, now in ((first, second), (second, third))))
+    assert [*map(project, packages)] == [first, first, first, other]

@@ -432,3 +432,6 @@ def test_sweep_draws_a_line_for_each_name():
                for c in layout.CYCLE[:2]]
     assert near(one, colours[0]).sum() > 100 > near(one, colours[1]).sum()
     assert near(two, colours[1]).sum() > 100
+    three = figures.sweeps({axis: {"a": table} for axis in "xyz"}, title="t",
+                           label="y")
+    assert near(three, colours[0]).sum() > 2 * near(one, colours[0]).sum()
