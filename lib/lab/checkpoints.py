@@ -97,9 +97,9 @@ class Checkpoint:
         An empty folder gives an empty history. A state that is damaged or
         another run's raises CheckpointError, before anything is restored.
         """
-        done = processes.first(sorted(
-            path for path in self.folder.glob("step-*")
-            if path.suffix != ".part"))
+        done = [self.folder / name for name in processes.first(sorted(
+            path.name for path in self.folder.glob("step-*")
+            if path.suffix != ".part"))]
         if not done:
             return [], None
         mend = f"; remove {self.folder} to train from the start"
@@ -123,8 +123,10 @@ class Checkpoint:
         # rest; a random state that does not load, Accelerate only logs
         self.accelerator.load_state(str(done[-1]))
         if not self._first:  # it looks for a file of each process
-            torch.set_rng_state(load(
-                done[-1] / "random_states_0.pkl")["torch_manual_seed"])
+            states = load(done[-1] / "random_states_0.pkl")
+            torch.set_rng_state(states["torch_manual_seed"])
+            if "torch_cuda_manual_seed" in states:
+                torch.cuda.set_rng_state(states["torch_cuda_manual_seed"][0])
         if _random_digest() != state["random"]:
             raise CheckpointError(
                 f"{done[-1]}: the random state does not load{mend}")

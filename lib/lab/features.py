@@ -68,8 +68,9 @@ def extract(networks: Mapping[str, nn.Module], data: Dataset, *,
     stored = Stored(Store(folder), [repr((seen.identity(i), weights))
                                     for i in range(len(seen))], classes)
     rank, count = processes.ranks()
-    absent = processes.first([i for i, key in enumerate(stored.keys)
-                              if stored.store.find(key) is None])
+    absent = processes.first([] if rank else [
+        i for i, key in enumerate(stored.keys)
+        if stored.store.find(key) is None])
     if own := absent[rank::count]:
         made = _computed(bank, Subset(seen, own), batch, device)
         samples = (sample for rows in made for sample in Columns(rows))
@@ -115,7 +116,7 @@ def _digest(network: nn.Module) -> str:
 def _computed(bank: nn.ModuleDict, data: Dataset, batch: int,
               device: torch.device) -> Iterator[dict[str, Any]]:
     """Batches of what the samples of the result hold."""
-    for samples in in_batches(data, batch):
+    for samples in in_batches(data, batch, device=device):
         if missing := [key for key in bank if key not in samples]:
             raise KeyError(f"no {missing} in samples of {[*samples]}: "
                            "`motion` needs datasets.load(..., fields=L)")

@@ -7,19 +7,22 @@ gets torchrun's `--nnodes` and `--rdzv-endpoint`, and they share the project's
 folder. Every process runs all cells; batches are shared out, gradients are
 averaged, and the first process alone writes OUT, the registry's lines and
 the checkpoints. OUT is there when the notebook has ended, well or with an
-error, and not before. If a process dies, torchrun ends the others.
+error in a cell, and not before. If a process dies, torchrun ends the others.
 """
 
 import os
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from papermill import PapermillExecutionError
 from papermill.cli import papermill
 
 ENDED = 143  # how a process ends that torchrun ends, since another died
+# Seconds that the first process has to write OUT, where all fail at once.
+LATER = 5
 
 
 def main(arguments: list[str]) -> None:
@@ -30,14 +33,17 @@ def main(arguments: list[str]) -> None:
     rank = int(os.environ.get("RANK", 0))
     beside = None if rank else Path(out).absolute().parent
     with tempfile.TemporaryDirectory(prefix=".many-", dir=beside) as folder:
-        written, whole = Path(folder) / "out.ipynb", True
+        written, whole = Path(folder) / "out.ipynb", False
         try:
             papermill([notebook, str(written), *options],
                       standalone_mode=False)
-        except PapermillExecutionError as error:  # it marks the failed cell
+            whole = True
+        except PapermillExecutionError as error:
+            whole = True  # with the cell that failed, marked
+            if rank:
+                time.sleep(LATER)
             raise SystemExit(f"process {rank}: {error}") from error
         except SystemExit as end:
-            whole = False
             if end.code == ENDED:
                 raise
             raise SystemExit(f"process {rank}: its kernel died, as when "

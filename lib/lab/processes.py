@@ -25,8 +25,13 @@ def ranks() -> tuple[int, int]:
     if not distributed.is_torchelastic_launched():
         return 0, 1
     if not distributed.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        gpus, place = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+        if 0 < gpus <= place:
+            raise ValueError(
+                f"more processes than GPUs: torchrun --nproc-per-node {gpus}, "
+                "or CUDA_VISIBLE_DEVICES= for CPUs alone")
+        if gpus:
+            torch.cuda.set_device(place)
         distributed.init_process_group(timeout=PATIENCE)
         atexit.register(distributed.destroy_process_group)
     return distributed.get_rank(), distributed.get_world_size()
@@ -48,6 +53,13 @@ def everyone(value: Any) -> list:
     told = [None] * ranks()[1]
     distributed.all_gather_object(told, value)
     return told
+
+
+def agree(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors by those of the first process."""
+    if ranks()[1] > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor.detach(), 0)
 
 
 def average(tensors: Iterable[Tensor]) -> None:

@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 
 from lib import ROOT
-from lib.lab import processes
-from lib.lab.training import environment
+from lib.lab import gpu, processes
 
 FIELDS = ("notebook", "dataset", "split", "variant", "seed", "n_test",
           "metrics", "params", "key", "data", "commit", "dirty", "device",
@@ -134,9 +133,10 @@ def commit() -> dict:
 
 def device_name(device: str) -> str:
     """"cpu" or the GPU that is used, and what else is not as by default."""
-    gpu = device != "cpu" and torch.cuda.is_available()
-    precision, compiled = environment()
-    other = [precision] * (precision != "tf32") + ["compiled"] * compiled + [
+    used = device != "cpu" and torch.cuda.is_available()
+    precision, compiler = gpu.environment()
+    other = [precision] * (precision != "tf32") + [
+        f"compiled by {compiler}"] * bool(compiler) + [
         f"{processes.ranks()[1]} processes"] * (processes.ranks()[1] > 1)
-    return (torch.cuda.get_device_name() if gpu else "cpu") + (
+    return (torch.cuda.get_device_name() if used else "cpu") + (
         f" ({', '.join(other)})" if other else "")

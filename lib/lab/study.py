@@ -40,8 +40,8 @@ from torch import nn
 from lib import ROOT
 from lib.data.datasets import Splits, Videos
 from lib.data.sets.records import Record
+from lib.lab import gpu, processes, tables
 from lib.lab import parameters as checked
-from lib.lab import processes, tables
 from lib.lab.fingerprint import source_digest
 from lib.lab.progress import progress
 from lib.lab.registry import Registry, commit, device_name
@@ -179,6 +179,9 @@ class Study:
             params["rates"] = {
                 name: rate for name, rate in settings["rates"].items()
                 if name in self.built_on(row)}
+        precision = gpu.environment()[0]
+        if settings is self.settings and precision != "tf32":
+            params["precision"] = precision
         if self._start:
             params["start"] = self._start(row, settings)
         try:

@@ -15,17 +15,17 @@ alone, and everything else that a step reads is in the checkpoint.
 
 Several processes train one model (`python -m lib.lab.many`): each sees its
 part of every batch, and the gradients are averaged, as DistributedDataParallel
-does, but for any step: one may call parts of a model, which DDP forbids. A
-batch norm that trains sees its own part alone; what it has gathered is
-averaged too, whenever the model is scored or saved. `predict` shares out the
-samples, and every process has all outputs.
+does, but for any step: one may call parts of a model, which DDP forbids. The
+loss must be a mean over samples, and the same parameters must get a gradient
+in every process. A batch norm that trains sees its own part alone; what it has
+gathered is averaged too, whenever the model is scored or saved. `predict`
+shares out the samples, and every process has all outputs.
 
 What shall not train: `freeze` fixes a part for good, `fine_tune` all but some
 parts, and inside `evaluating` nothing trains.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -39,7 +39,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from lib.data.batches import Batches, Columns, in_batches, mixed_seed
-from lib.lab import processes
+from lib.lab import gpu, processes
 from lib.lab.checkpoints import Checkpoint
 from lib.scores.metrics import topk_accuracy
 
@@ -54,7 +54,6 @@ RECIPES = {
             "clip": None},
     "rmsprop": {"optimizer": torch.optim.RMSprop, "clip": None},
 }
-PRECISIONS = ("float32", "tf32", "bf16")
 READ = 50  # steps: so often are logged numbers fetched, which waits for a GPU
 
 
@@ -63,7 +62,7 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         clip: float | None = 1.0, optimizer: Callable = torch.optim.AdamW,
         schedule: str | Callable[[float], float] = "constant", seed: int = 0,
         device: str = "auto", precision: str | None = None,
-        compiled: bool | None = None, val: Dataset | None = None,
+        compiler: str | None = None, val: Dataset | None = None,
         score: Score | None = None, every: int | None = None,
         checkpoint: str | Path | None = None,
         save_every: int = 200) -> list[dict]:
@@ -82,8 +81,9 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
     function from the share of the steps done to the share of `lr`.
     clip: largest norm of the gradient over all parameters; None for none.
     precision: "float32"; "tf32", the same with a GPU's short products; or
-        "bf16" in the model's forward pass. compiled: by torch.compile. None:
-        what `environment` has.
+        "bf16" in the model's forward pass. compiler: a backend of
+        torch.compile, as "inductor", or "" for none. Both act where a step
+        calls the whole model. None: what `gpu.environment` has.
     checkpoint: a folder of this run alone. If it holds one, the run goes on
     from there; a finished run is loaded and not trained again.
     """
@@ -93,11 +93,14 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
     if min(batch, len(train)) % count:
         raise ValueError(f"batches of {min(batch, len(train))} samples in "
                          f"{count} processes: give a multiple of {count}")
-    precision = precision or environment()[0]
+    asked = gpu.environment()
+    precision = precision or asked[0]
+    compiler = asked[1] if compiler is None else compiler
     settings = {
         "steps": steps, "batch": batch, "lr": lr, "clip": clip, "seed": seed,
         "weight_decay": weight_decay, "schedule": schedule, "every": every,
-        "precision": precision, "train": len(train),
+        "precision": {"tf32": "no"}.get(precision, precision),  # Accelerate's
+        "train": len(train),
         "val": None if val is None else len(val),
         "parameters": sum(p.numel() for p in model.parameters())}
     torch.manual_seed(seed)
@@ -109,12 +112,12 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         store = checkpoint and Checkpoint(checkpoint, accelerator, settings)
         if store:
             history, best = store.load()
-        near = _near(train, accelerator.device)
-        far = near is train and accelerator.device.type == "cuda"
+        processes.agree([*model.parameters(), *model.buffers()])
         left = range(len(history), steps)
-        batches = Batches(near, batch, seed, rank, count).ahead(left, far)
-        fast = torch.compile(model) if (
-            environment()[1] if compiled is None else compiled) else model
+        near = _near(train, accelerator.device)
+        batches = Batches(near, batch, seed, rank, count).ahead(
+            left, accelerator.device)
+        fast = gpu.compiled(model, compiler)
         for at, samples in zip(tqdm(left, disable=None), batches,
                                strict=True):
             model.train()
@@ -122,7 +125,10 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("times", 1.0)
             logged = step(fast, to_device(samples, accelerator.device))
-            unread.append(({"step": at + 1, "lr": rate}, logged))
+            # what is kept must not keep the step's maps alive
+            unread.append(({"step": at + 1, "lr": rate}, {
+                key: value.detach() if isinstance(value, Tensor) else value
+                for key, value in logged.items()}))
             optimizer.zero_grad()
             accelerator.backward(logged["loss"])
             processes.average(p.grad for p in model.parameters()
@@ -137,7 +143,10 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
                 history += _numbers(unread)
                 unread = []
             if scored or saved or last:
-                processes.average(model.buffers())
+                processes.average(
+                    buffer for module in model.modules()
+                    if isinstance(module, _BatchNorm) and module.training
+                    for buffer in module.buffers(recurse=False))
             if scored:
                 history[-1]["score"] = float(score(model, val))
                 if best is None or history[-1]["score"] > best[0]:
@@ -148,18 +157,6 @@ def fit(model: nn.Module, train: Dataset, step: Step, *, steps: int,
         model.load_state_dict(best[1])
     model.eval()
     return history
-
-
-def environment() -> tuple[str, bool]:
-    """The precision, and whether to compile, as the environment says.
-
-    By the variables of Accelerate: ACCELERATE_MIXED_PRECISION=bf16, and
-    ACCELERATE_DYNAMO_BACKEND=inductor to compile. By default "tf32", in which
-    a GPU computes convolutions without being asked; to CPUs it means nothing.
-    """
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    dynamo = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
-    return "tf32" if precision == "no" else precision, dynamo != "no"
 
 
 def predict(model: nn.Module, data: Dataset, *,
@@ -180,7 +177,8 @@ def predict(model: nn.Module, data: Dataset, *,
     parts, names = [], (inputs,) if isinstance(inputs, str) else inputs
     rank, count = processes.ranks()
     with evaluating(model.to(device)):
-        for samples in in_batches(data, batch, rank, count):
+        for samples in in_batches(data, batch, device=device, rank=rank,
+                                  count=count):
             samples = to_device(samples, device)
             if missing := [name for name in names if name not in samples]:
                 raise KeyError(f"no {missing} in samples of {[*samples]}")
@@ -218,6 +216,7 @@ def _near(data: Dataset, device: torch.device) -> Dataset:
     """Data in memory on the GPU, where it fits: no step waits for a copy."""
     if device.type == "cpu" or type(data) is not Columns:
         return data
+    torch.cuda.empty_cache()  # what a run before has left counts as free
     tensors = {k: v for k, v in data.columns.items() if isinstance(v, Tensor)}
     if 2 * sum(v.nbytes for v in tensors.values()) > (
             torch.cuda.mem_get_info(device)[0]):
@@ -228,12 +227,13 @@ def _near(data: Dataset, device: torch.device) -> Dataset:
 
 def find_device(device: str) -> torch.device:
     """"auto" (a GPU if there is one), "cpu" or "cuda" as a device."""
-    gpu = torch.cuda.is_available()
+    processes.ranks()  # each process has a GPU of its own
+    there = torch.cuda.is_available()
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device={device!r}: use 'auto', 'cpu' or 'cuda'")
-    if device == "cuda" and not gpu:
+    if device == "cuda" and not there:
         raise ValueError("device='cuda', but torch sees no GPU: use 'auto'")
-    return torch.device("cuda" if gpu and device != "cpu" else "cpu")
+    return torch.device("cuda" if there and device != "cpu" else "cpu")
 
 
 @contextmanager
@@ -241,9 +241,9 @@ def _prepared(model: nn.Module, make: Callable, device: str, precision: str):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision={precision!r}: use one of {', '.join(PRECISIONS)}")
+    if precision not in gpu.PRECISIONS:
+        raise ValueError(f"precision={precision!r}: use one of "
+                         f"{', '.join(gpu.PRECISIONS)}")
     # Accelerate keeps the first run's device and precision for the life of
     # the process, and a notebook trains more than once
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -252,33 +252,14 @@ def _prepared(model: nn.Module, make: Callable, device: str, precision: str):
         mixed_precision="bf16" if precision == "bf16" else "no",
         dynamo_backend="no")
     accelerator.prepare_model(model, evaluation_mode=True)  # no DDP, see above
-    gpu = accelerator.device.type == "cuda"
-    before = torch.get_float32_matmul_precision(), (
-        torch.backends.cudnn.allow_tf32)
-    if gpu:
-        _laid_out(model, torch.channels_last, torch.channels_last_3d)
-        exact = precision == "float32"
-        torch.set_float32_matmul_precision("highest" if exact else "high")
-        torch.backends.cudnn.allow_tf32 = not exact
-    optimizer = make([p for p in model.parameters() if p.requires_grad])
     try:
-        yield accelerator, accelerator.prepare_optimizer(optimizer)
+        with gpu.prepared(model, accelerator.device, precision):
+            optimizer = make([p for p in model.parameters()
+                              if p.requires_grad])
+            yield accelerator, accelerator.prepare_optimizer(optimizer)
     finally:
         # for bf16 `forward` was wrapped; without this it would stay so
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        if gpu:
-            _laid_out(model, *2 * [torch.contiguous_format])
-            torch.set_float32_matmul_precision(before[0])
-            torch.backends.cudnn.allow_tf32 = before[1]
-
-
-def _laid_out(model: nn.Module, flat: torch.memory_format,
-              deep: torch.memory_format) -> None:
-    """Weights of 2D and 3D convolutions, which a GPU likes channels-last."""
-    for p in model.parameters():
-        if p.ndim in (4, 5):
-            p.data = p.data.contiguous(
-                memory_format=flat if p.ndim == 4 else deep)
 
 
 def _numbers(unread: list[tuple[dict, dict]]) -> list[dict[str, float]]:
@@ -411,14 +392,23 @@ def tune_frames(cnn: nn.Module, data: Dataset, key: str, classes: int,
     """
     def step(model, batch):
         moments = torch.randint(batch[key].shape[1], (3,))
-        vectors = model["cnn"].features(batch[key][:, moments])[1]
-        loss = nn.functional.cross_entropy(
-            model["layer"](vectors.mean(1)), batch["label"])
-        return {"loss": loss}
+        return {"loss": nn.functional.cross_entropy(
+            model(batch[key][:, moments]), batch["label"])}
 
     layer = nn.Linear(cnn.vector_channels, classes)
-    fit(nn.ModuleDict({"cnn": cnn, "layer": layer}), data, step, **options)
+    fit(_OfFrames(cnn, layer), data, step, **options)
     return cnn
+
+
+class _OfFrames(nn.Module):
+    """Class scores: a layer on the mean of a CNN's vectors of frames."""
+
+    def __init__(self, cnn: nn.Module, layer: nn.Module):
+        super().__init__()
+        self.cnn, self.layer = cnn, layer
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.layer(self.cnn.features(frames)[1].mean(1))
 
 
 def accuracy(inputs: str | tuple[str, ...] = "video",

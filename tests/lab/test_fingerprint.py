@@ -149,7 +149,7 @@ def test_all_versions_of_python_find_the_same_names():
 
 def test_codes_that_gave_the_same_bits_share_the_older_digest(
         project, tmp_path, monkeypatch):
-    """A chain of two changes; what was not compared has a digest of its own."""
+    """A chain of two changes; what was not compared has its own digest."""
     monkeypatch.setattr(fingerprint, "SAME", tmp_path / "same.jsonl")
     fingerprint.SAME.write_text("")
     packages = [PACKAGE | {"house/losses.py": PACKAGE[

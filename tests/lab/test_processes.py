@@ -74,6 +74,7 @@ def test_processes_train_as_one_and_another_number_goes_on(tmp_path):
         assert sorted(mine + other) == sorted(whole)
         assert len(mine) == len(other) == BATCH // 2
     assert told[0] == told[1]
+    assert told[0]["counted"] == 2 and len(told[0]["one"]) == 1
     for ours, one in zip(told[0]["history"], alone["history"], strict=True):
         assert {*ours} == {*one}
         assert list(ours.values()) == pytest.approx([*one.values()],
@@ -188,7 +189,19 @@ def test_processes_make_their_parts_of_a_store(monkeypatch, tmp_path):
     assert len(found) == 5 and "video_cube" in found[4]
 
 
+def own():
+    """What is asked of all processes alike: norms that train, one sample."""
+    trained = net(seed=processes.ranks()[0])  # and each starts elsewhere
+    training.fit(trained, videos(24), step, steps=2, batch=BATCH, lr=0.01,
+                 device="cpu")
+    one = training.predict(trained, videos(1), batch=2)
+    return {"weights": [p.tolist() for p in trained.parameters()],
+            "norm": trained.norm.running_mean.tolist(),
+            "counted": int(trained.norm.num_batches_tracked),
+            "one": one["logits"].tolist(), "spans": one["spans"].tolist()}
+
+
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    told = run(place, int(sys.argv[2]))
+    told = run(place, int(sys.argv[2])) | own()
     (place / f"{processes.ranks()[0]}.json").write_text(json.dumps(told))

@@ -12,7 +12,7 @@ from small_run import STEPS, net, run, same, step, videos
 from torch import nn
 
 from lib.data.batches import Batches, Columns
-from lib.lab import training
+from lib.lab import gpu, training
 from lib.lab.checkpoints import CheckpointError
 from lib.lab.registry import device_name
 from lib.networks.cnn3d import clip_cnn
@@ -67,20 +67,20 @@ def test_bf16_computes_in_bf16_and_leaves_no_trace():
 def test_the_environment_chooses_as_accelerate_names_it(monkeypatch):
     for name in ("MIXED_PRECISION", "DYNAMO_BACKEND"):
         monkeypatch.delenv(f"ACCELERATE_{name}", raising=False)
-    assert training.environment() == ("tf32", False)
+    assert gpu.environment() == ("tf32", "")
     assert device_name("cpu") == "cpu"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "inductor")
-    assert training.environment() == ("bf16", True)
-    assert device_name("cpu") == "cpu (bf16, compiled)"
+    assert gpu.environment() == ("bf16", "inductor")
+    assert device_name("cpu") == "cpu (bf16, compiled by inductor)"
     seen, model = [], net()
-    monkeypatch.setattr(torch, "compile",
-                        lambda model: seen.append(model) or model)
+    monkeypatch.setattr(torch, "compile", lambda model, backend: (
+        seen.append((model, backend)) or model))
     model.conv.register_forward_hook(
         lambda module, inputs, output: seen.append(output.dtype))
     run(model=model, steps=1, val=None, score=None)
-    assert seen == [model, torch.bfloat16]
-    run(model=model, steps=1, val=None, score=None, compiled=False,
+    assert seen == [(model, "inductor"), torch.bfloat16]
+    run(model=model, steps=1, val=None, score=None, compiler="",
         precision="float32")
     assert seen[2:] == [torch.float32]
 
@@ -89,23 +89,30 @@ def test_loaders_give_the_batches_of_one_process():
     batches = Batches(Jittered(), 8, seed=0)
     before = torch.get_rng_state()
     with warnings.catch_warnings(action="ignore"):  # of memory to pin for
-        ahead = [*batches.ahead(range(2, 6), gpu=True)]
+        ahead = batches.ahead(range(2, 6), torch.device("cuda"))
+        assert ahead.num_workers > 0
+        ahead = [*ahead]
     assert torch.equal(torch.get_rng_state(), before)
-    here = [*batches.ahead(range(2, 6), gpu=False)]
+    here = [*batches.ahead(range(2, 6), torch.device("cpu"))]
     assert torch.equal(torch.get_rng_state(), before)
     for at, one, other in zip(range(2, 6), ahead, here, strict=True):
         assert torch.equal(one["video"], batches[at]["video"])
         assert torch.equal(other["video"], batches[at]["video"])
+    # not what is in memory, or measured on the GPU itself
+    for data in (videos(), Jittered()):
+        data.needs_gpu = True
+        made = Batches(data, 8, 0).ahead(range(2), torch.device("cuda"))
+        assert made.num_workers == 0
 
 
 def test_weights_of_convolutions_change_their_order_alone():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(4, 5, 3),
                           nn.Linear(2, 3))
     before = copy.deepcopy(model.state_dict())
-    training._laid_out(model, torch.channels_last, torch.channels_last_3d)
+    gpu.lay_out(model, channels_last=True)
     assert model[0].weight.stride()[1] == model[1].weight.stride()[1] == 1
     assert model[2].weight.is_contiguous()
-    training._laid_out(model, *2 * [torch.contiguous_format])
+    gpu.lay_out(model, channels_last=False)
     assert all(p.is_contiguous() for p in model.parameters())
     assert all(torch.equal(model.state_dict()[name], value)
                for name, value in before.items())
@@ -418,14 +425,14 @@ def test_data_in_memory_move_to_the_gpu_where_they_fit(monkeypatch):
     """A device without memory stands for the GPU."""
     data = Columns({"x": torch.zeros(4, 10), "name": [*"abcd"]},
                    classes=["one"])
-    gpu = torch.device("meta")
+    card = torch.device("meta")
     for free, moved in ((1000, True), (200, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info",
                             lambda device, free=free: (free, free))
-        near = training._near(data, gpu)
-        assert (near.columns["x"].device == gpu) == moved
+        near = training._near(data, card)
+        assert (near.columns["x"].device == card) == moved
         assert near.columns["name"] == [*"abcd"]
         assert near.classes == ["one"]
     assert training._near(data, torch.device("cpu")) is data
     other = torch.utils.data.Subset(data, range(2))
-    assert training._near(other, gpu) is other
+    assert training._near(other, card) is other
