@@ -233,8 +233,8 @@ def in_batches(data: Dataset, batch: int, *,
                count: int = 1) -> Iterable[dict]:
     """Batches of all samples in order, the last as short as it comes.
 
-    device: where they go, as in `Batches.ahead`; the CPU by default. Of `count` processes,
-    `rank` has every count-th batch.
+    device: where they go, as in `Batches.ahead`; the CPU by default. Of
+    `count` processes, `rank` has every count-th batch.
     """
     batches = Batches(data, batch)
     return batches.ahead(range(rank, len(batches), count),
