@@ -42,7 +42,7 @@ def source_digest(functions: Iterable[Callable]) -> str:
     """Names the code that `functions` can reach, theirs included."""
     text = json.dumps(reached(functions), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    lines = SAME.read_text(encoding="utf-8").splitlines()
+    lines = SAME.read_text("utf-8").splitlines() if SAME.exists() else []
     for line in map(json.loads, reversed(lines)):
         if line["now"] == digest:
             digest = line["was"]

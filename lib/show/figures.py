@@ -342,17 +342,22 @@ def sweeps(
     parts: Mapping[str, Mapping[str, Mapping[float, tuple[float, float]]]],
     *, title: str, label: str,
 ) -> Image:
-    """As `sweep`, in a panel for each axis; all share names and scale."""
+    """As `sweep`, in a panel for each axis; all share names and scale.
+
+    A line may lack some settings of the others, the first line none.
+    """
     figure, axes = layout.plot(
         2.4 + 3.2 * len(parts), 3.0, title, ncols=len(parts), sharey=True,
         squeeze=False)
     for ax, (axis, lines) in zip(axes[0], parts.items(), strict=True):
+        every = [*dict.fromkeys(value for points in lines.values()
+                                for value in points)]
         for name, points in lines.items():
-            places = np.arange(len(points))
-            means, halves = np.array([*points.values()]).T
-            ax.errorbar(places, means, np.nan_to_num(halves), marker="o",
-                        ms=5, capsize=3, label=name)
-            ax.set_xticks(places, [f"{value:g}" for value in points])
+            means, halves = np.array([*points.values()]).reshape(-1, 2).T
+            ax.errorbar([*map(every.index, points)], means,
+                        np.nan_to_num(halves), marker="o", ms=5, capsize=3,
+                        label=name)
+        ax.set_xticks(range(len(every)), [f"{value:g}" for value in every])
         ax.set_xlabel(axis)
         ax.grid(axis="y")
     axes[0, 0].set_ylabel(label)
