@@ -6,7 +6,8 @@ videos piece by piece. It has `video` uint8 (T, 3, H, W), `actions` (A, 3),
 rows of start, end and class, and `ambiguous` (U, 2), starts and ends, both in
 seconds of the buffer and filled up with rows of NaN; `name` and `group` of
 its video, `start`, when the buffer begins in it, and `fps`. A data set's
-`videos` are the true answers of whole videos, by which detections are scored.
+`videos` are the true answers of whole videos, by which detections are scored,
+`seconds` their lengths, and `film` has a whole video's frames, if they are few.
 
 The built-in worlds tell what the label names. In *lights* and *stage* the
 actor does other actions in the dark: they are actions as well, and a
@@ -80,6 +81,11 @@ class Drawn(Dataset):
             self.videos.append(Annotated(data.name(i), segments / FPS, labels,
                                          torch.empty(0, 2)))
         self.most = data.dials.instances[1]
+        self.seconds = [data.dials.frames / FPS] * len(data)
+
+    def film(self, number: int) -> Tensor:
+        """All frames (T, 3, H, W) of a video."""
+        return self[number]["video"]
 
     def contents(self) -> tuple:
         """How many videos of which settings, and the code that draws."""
@@ -127,10 +133,10 @@ class Buffers(Dataset):
         self.paths = [decode.located(path) for path in paths]
         self.frames, self.size, self.rate = frames, size, rate
         self.store = None if cache is None else Store(cache)
+        self.seconds = [*map(self._seconds, range(len(self.videos)))]
         self.places = [(number, start)
-                       for number in range(len(self.videos))
-                       for start in starts(self._seconds(number),
-                                           frames / rate)]
+                       for number, seconds in enumerate(self.seconds)
+                       for start in starts(seconds, frames / rate)]
         shown = [self._shown(place) for place in range(len(self.places))]
         self.most = max((len(labels) for _, labels, _ in shown), default=0)
         self.unsure = max((len(unsure) for *_, unsure in shown), default=0)
@@ -151,6 +157,9 @@ class Buffers(Dataset):
     def _shown(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
         number, start = self.places[place]
         return cut(self.videos[number], start, self.frames / self.rate)
+
+    def film(self, number: int) -> None:
+        """Nothing: a whole video is too long to be drawn."""
 
     def contents(self) -> list[tuple]:
         """Name, number of actions, and bytes of each video; the rate."""
