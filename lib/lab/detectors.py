@@ -15,7 +15,7 @@ from lib.data.untrimmed import Annotated, answers
 from lib.lab.training import evaluating, in_batches, to_device
 from lib.papers import detection
 from lib.papers.detection import Detected, frames_of, label_windows
-from lib.scores.detection import in_videos
+from lib.scores.detections import in_videos
 
 Batch = Mapping[str, Any]
 Read = Callable[[nn.Module, Batch], tuple[Detected, Tensor]]
