@@ -151,16 +151,16 @@ def test_lib_and_scripts_stay_small():
     # the plan's aim is 10,000; the worlds, their oracles, and the controls
     # that the notebooks' "Why" needs are 1,500 of these; 500 more put models
     # side by side (a viewer, a map, the site); 600 read a user's own videos;
-    # 300 train on several processes
-    assert lines("lib", "data_scripts") <= 16_350
+    # 300 train on several processes; 1,100 detect actions in long videos
+    assert lines("lib", "data_scripts") <= 17_450
 
 
 def test_tests_stay_small():
-    assert lines("tests") <= 16_500  # the plan's aim is 12,000
+    assert lines("tests") <= 17_350  # the plan's aim is 12,000
 
 
 def test_the_notebooks_code_stays_small():
-    assert sum(map(cells, NOTEBOOKS)) <= 3_000
+    assert sum(map(cells, NOTEBOOKS)) <= 3_350
 
 
 @pytest.mark.parametrize("paper", [

@@ -46,7 +46,7 @@ RANGES = {  # the least and the most, of lists that of each item
     "gate_ratio": (1e-3, 1e3),
     "gamma": (1e-3, 1e3), "seeds": (0, 2**31 - 1),
     "lengths": (2, 10_000), "scales": (1, 1000), "rate": (0.1, 1e3),
-    "proposals": (1, 10_000),
+    "proposals": (1, 10_000), "stride": (4, 8),
 }
 LISTS = {  # what the items are, how many (0: any), and an example
     "classes": (str, 0, "[walk, jump]"), "variants": (str, 0, "[NAME, NAME]"),
