@@ -108,12 +108,14 @@ def check_kept(clip):
 """
 
 
-def check_tables(number: str, folder: Path) -> None:
+def check_tables(number: str, folder: Path, more: str = "") -> None:
     """Run notebook `number` at the tiny scale, then its tables four times.
 
-    What it keeps, if it does, must tell what it tells. The tables are drawn again from
-    made-up registries, in which runs have all metrics: a whole one, one with
-    holes, a stale and an empty one; and say what the records are.
+    What it keeps, if it does, must tell what it tells. The tables are drawn
+    again from made-up registries, in which runs have all metrics: a whole
+    one, one with holes, a stale and an empty one; and say what the records
+    are.
+    more: source that runs before, with the notebook's names.
     """
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, 4)
@@ -123,7 +125,7 @@ def check_tables(number: str, folder: Path) -> None:
     sources = [c.source for c in notebook.cells[first:last]
                if c.cell_type == "code"]
     notebook.cells.append(nbformat.v4.new_code_cell(
-        f"SOURCES = {sources!r}\n{AGAIN}"))
+        f"{more}\nSOURCES = {sources!r}\n{AGAIN}"))
     keep = []
     for start in [i for i, s in enumerate(titles) if "save_run(" in s]:
         clip = folder / "clip.avi"
