@@ -14,7 +14,8 @@ Conventions, stated once for the whole repository:
   where the data has them ``mask`` (T, H, W), ``boxes`` (T, 4), ``joints``
   (T, J, 2), ``segments`` (K, 2), ``relevant`` (T,), ``flow``; and ``motion``
   (T, 2L, H, W), the L flow fields that start at each sampled frame, or
-  ``warped``, the same without the camera's motion.
+  ``warped``, the same without the camera's motion. A buffer of a long video
+  has ``actions`` and ``ambiguous`` instead of a label (``data/untrimmed.py``).
 - A paper's model returns a NamedTuple with ``logits`` (B, K), those of
   ``where`` (B, T', H', W'), ``when`` (B, T') and ``what`` (B, C) that the
   paper has, and ``spans`` (T', 2): the input frames ``[start, end)`` that each

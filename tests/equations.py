@@ -82,7 +82,15 @@ TITLES = {
         4: "The clip squeezed to channels",
         5: "Squeezing to steps and channels",
         6: "Both attentions in one composition",
-        7: "Gates multiplied into the map"}}
+        7: "Gates multiplied into the map"},
+    # the detectors of STA networks' Table VI, both in one file
+    "scnn": {
+        1: "Cross entropy plus the overlap loss", 2: "Cross entropy",
+        3: "Overlap loss: confident windows must fit"},
+    "rc3d": {
+        1: "Classes and offsets of segments",
+        2: "Offsets from an anchor to an action"}}
+FILES = {"scnn": "detection", "rc3d": "detection"}  # of the others: the name
 
 # (paper, number): why there is nothing to implement, as for a definition.
 NOTHING: dict[tuple[str, int], str] = {

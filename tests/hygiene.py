@@ -111,7 +111,7 @@ def presets(notebook, path: Path) -> Iterator[str]:
     """Presets hold parameters that the notebook has, of the same type."""
     from papermill import inspect_notebook
 
-    folder = path.parent / "presets" / path.name[:2]
+    folder = path.parent / "presets" / path.name.split("_")[0]
     known = inspect_notebook(str(path))
     for file in sorted(folder.glob("*.yaml")):
         for name, value in (yaml.safe_load(file.read_text()) or {}).items():
@@ -212,8 +212,8 @@ def sections(notebook, path: Path) -> Iterator[str]:
         if not title.startswith(wanted):
             yield f"section {title!r} stands where {wanted!r} is expected"
             return
-    if not re.fullmatch(r"\d\d_[a-z][a-z0-9_]*\.ipynb", path.name):
-        yield "the name is not NN_short_title.ipynb"
+    if not re.fullmatch(r"\d\db?_[a-z][a-z0-9_]*\.ipynb", path.name):
+        yield "the name is not NN_short_title.ipynb, or NNb_"
 
 
 CHECKS = (executed, parameters, presets, shape, source, stable, size, metadata,

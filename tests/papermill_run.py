@@ -108,12 +108,14 @@ def check_kept(clip):
 """
 
 
-def check_tables(number: str, folder: Path) -> None:
+def check_tables(number: str, folder: Path, more: str = "") -> None:
     """Run notebook `number` at the tiny scale, then its tables four times.
 
-    What it keeps must tell what it tells. The tables are drawn again from
-    made-up registries, in which runs have all metrics: a whole one, one with
-    holes, a stale and an empty one; and say what the records are.
+    What it keeps, if it does, must tell what it tells. The tables are drawn
+    again from made-up registries, in which runs have all metrics: a whole
+    one, one with holes, a stale and an empty one; and say what the records
+    are.
+    more: source that runs before, with the notebook's names.
     """
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, 4)
@@ -123,17 +125,18 @@ def check_tables(number: str, folder: Path) -> None:
     sources = [c.source for c in notebook.cells[first:last]
                if c.cell_type == "code"]
     notebook.cells.append(nbformat.v4.new_code_cell(
-        f"SOURCES = {sources!r}\n{AGAIN}"))
-    clip = folder / "clip.avi"
-    drawn = Puppets("test", 1, dials=WORLDS["stage_long"])[0]["video"]
-    write_video(clip, drawn.permute(0, 2, 3, 1).numpy())
-    start = next(i for i, s in enumerate(titles) if "save_run(" in s)
-    notebook.cells.insert(start + 1, nbformat.v4.new_code_cell(
-        f"{KEPT}\ncheck_kept({str(clip)!r})"))
+        f"{more}\nSOURCES = {sources!r}\n{AGAIN}"))
+    keep = []
+    for start in [i for i, s in enumerate(titles) if "save_run(" in s]:
+        clip = folder / "clip.avi"
+        drawn = Puppets("test", 1, dials=WORLDS["stage_long"])[0]["video"]
+        write_video(clip, drawn.permute(0, 2, 3, 1).numpy())
+        notebook.cells.insert(start + 1, nbformat.v4.new_code_cell(
+            f"{KEPT}\ncheck_kept({str(clip)!r})"))
+        keep = ["-p", "keep_model", str(folder / "kept")]
     nbformat.write(notebook, folder / path.name)
     done = papermill(
-        folder / path.name, folder / "out.ipynb",
-        "-p", "keep_model", str(folder / "kept"), "-f",
+        folder / path.name, folder / "out.ipynb", *keep, "-f",
         str(ROOT / "notebooks" / "presets" / number / "tiny.yaml"))
     assert None not in [cell.get("execution_count") for cell in done.cells
                         if cell.cell_type == "code"]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # behind another project's
 
-NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06")
+NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "05b", "06")
 LIMIT = 1800  # seconds for a notebook
 
 

@@ -86,8 +86,10 @@ def test_dropout_knows_evaluation(file):
 
 @pytest.mark.parametrize("file", PAPERS)
 def test_papers_need_torch_and_einops_alone(file):
+    # detectors take NMS and RoI pooling from torchvision
+    own = {"torchvision"} if file.endswith("/detection.py") else set()
     roots = {module.split(".")[0] for module, _ in imports(LIB[file])}
-    assert roots <= {"torch", "einops"} | sys.stdlib_module_names
+    assert roots <= {"torch", "einops"} | own | sys.stdlib_module_names
 
 
 def test_every_file_is_in_a_room():
@@ -149,16 +151,16 @@ def test_lib_and_scripts_stay_small():
     # the plan's aim is 10,000; the worlds, their oracles, and the controls
     # that the notebooks' "Why" needs are 1,500 of these; 500 more put models
     # side by side (a viewer, a map, the site); 600 read a user's own videos;
-    # 300 train on several processes
-    assert lines("lib", "data_scripts") <= 16_400
+    # 300 train on several processes; 1,100 detect actions in long videos
+    assert lines("lib", "data_scripts") <= 17_500
 
 
 def test_tests_stay_small():
-    assert lines("tests") <= 16_550  # the plan's aim is 12,000
+    assert lines("tests") <= 17_500  # the plan's aim is 12,000
 
 
 def test_the_notebooks_code_stays_small():
-    assert sum(map(cells, NOTEBOOKS)) <= 3_000
+    assert sum(map(cells, NOTEBOOKS)) <= 3_410
 
 
 @pytest.mark.parametrize("paper", [

@@ -45,11 +45,14 @@ RANGES = {  # the least and the most, of lists that of each item
     "alpha": (0.0, 1e6), "lr_share": (0.0, 1.0),
     "gate_ratio": (1e-3, 1e3),
     "gamma": (1e-3, 1e3), "seeds": (0, 2**31 - 1),
+    "lengths": (2, 10_000), "scales": (1, 1000), "rate": (0.1, 1e3),
+    "proposals": (1, 10_000), "stride": (4, 8),
 }
 LISTS = {  # what the items are, how many (0: any), and an example
     "classes": (str, 0, "[walk, jump]"), "variants": (str, 0, "[NAME, NAME]"),
     "seeds": (int, 0, "[0, 1]"), "mask_channels": (int, 2, "[32, 16]"),
-    "gamma": (float, 2, "[1.0, 1.0]"),
+    "gamma": (float, 2, "[1.0, 1.0]"), "lengths": (int, 0, "[16, 32]"),
+    "scales": (int, 0, "[2, 4, 8]"),
 }
 CHOICES = {
     "dataset": (*PUPPETS, *SETS), "other": (*PUPPETS, *SETS),

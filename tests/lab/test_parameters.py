@@ -15,7 +15,7 @@ from refresh import CALM, ROOT
 from lib.lab import parameters
 from lib.lab.parameters import ParameterError, check
 
-NOTEBOOKS = {path.name[:2]: path
+NOTEBOOKS = {path.name.split("_")[0]: path
              for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
 PRESETS = sorted((ROOT / "notebooks" / "presets").glob("*/*.yaml"))
 FREE = {"data_root", "split", "video", "results", "backbone", "weights",

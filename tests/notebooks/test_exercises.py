@@ -15,7 +15,7 @@ def tagged(cell, tag):
 
 
 @pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05",
-                                    "06"])
+                                    "05b", "06"])
 def test_exercises(number, capsys, monkeypatch):
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     cells = nbformat.read(path, 4).cells
