@@ -7,7 +7,7 @@ rows of start, end and class, and `ambiguous` (U, 2), starts and ends, both in
 seconds of the buffer and filled up with rows of NaN; `name` and `group` of
 its video, `start`, when the buffer begins in it, and `fps`. A data set's
 `videos` are the true answers of whole videos, by which detections are scored,
-`seconds` their lengths, and `film` has a whole video's frames, if they are few.
+`seconds` their lengths; `film` has a whole video's frames, if they are few.
 
 The built-in worlds tell what the label names. In *lights* and *stage* the
 actor does other actions in the dark: they are actions as well, and a
