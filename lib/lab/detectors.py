@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from lib.data.batches import in_batches
 from lib.data.untrimmed import Annotated, answers
-from lib.lab.training import evaluating, in_batches, to_device
+from lib.lab.training import evaluating, to_device
 from lib.papers import detection
 from lib.papers.detection import Detected, frames_of, label_windows
 from lib.scores.detections import in_videos
