@@ -19,6 +19,7 @@ import symtable
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from lib import ROOT
@@ -101,20 +102,29 @@ def _file(path: str) -> _Module:
 
 
 def _notebook() -> _Module:
-    """The cells that ran, in their order; functions from where they are.
+    """The cells that ran, in their order; functions from where they are."""
+    cells = {name: "".join(entry[2])
+             for name, entry in linecache.cache.items()
+             if "ipykernel" in name or name.startswith(CELL)}
+    homes = {name: value.__code__.co_filename
+             for name, value in vars(sys.modules["__main__"]).items()
+             if isinstance(value, FunctionType)
+             and value.__code__.co_filename in cells}
+    return _cells(tuple(cells.items()), tuple(homes.items()))
+
+
+@lru_cache(2)
+def _cells(sources: tuple, homes: tuple) -> _Module:
+    """Cells by (file, source); `homes` are the (name, file) of functions.
 
     A parameter counts by its value, among a run's settings: it is annotated,
     and papermill may assign it anew.
     """
-    trees = {name: ast.parse("".join(entry[2]))
-             for name, entry in linecache.cache.items()
-             if "ipykernel" in name or name.startswith(CELL)}
+    trees = {name: ast.parse(source) for name, source in sources}
     found = _read(trees.values())
-    for name, nodes in found.defined.items():
-        code = getattr(vars(sys.modules["__main__"]).get(name), "__code__",
-                       None)
-        if code and code.co_filename in trees:
-            nodes[:] = _read([trees[code.co_filename]]).defined[name]
+    for name, file in homes:
+        if name in found.defined:
+            found.defined[name] = _read([trees[file]]).defined[name]
     parameters = frozenset(
         node.target.id for tree in trees.values() for node in tree.body
         if isinstance(node, ast.AnnAssign) and isinstance(

@@ -334,9 +334,9 @@ def study(parameters: Mapping[str, Any], data: datasets.Splits) -> Study:
                  parameters=parameters, data=data, start=start)
 
 
-def recorded(world: str) -> tables.Records:
-    """The recorded runs of a world, by the preset `lab_<world>`."""
-    preset = f"lab_{ALIASES.get(world, world)}"
+def recorded(world: str, preset: str = "lab") -> tables.Records:
+    """The recorded runs of a world, by the preset `<preset>_<world>`."""
+    preset = f"{preset}_{ALIASES.get(world, world)}"
     given = defaults("00") | yaml.safe_load(
         (NOTEBOOKS / "presets/00" / f"{preset}.yaml").read_text("utf-8"))
     data = datasets.load(given["dataset"], **{
@@ -349,10 +349,12 @@ def rivals(world: str, kind: str = "frames") -> list[dict]:
     """The recorded lines of a world's heads, to stand beside a paper's rows.
 
     Only those of today's code: a table does not tell them apart.
-    kind: of features, "frames" or "clips". Each line's row has one of NAMES.
+    kind: of features, "frames", "clips" or "end to end" (crowd only). Each
+    line's row has one of NAMES.
     """
+    preset = "end" if kind == "end to end" else "lab"
     return [line | {"variant": NAMES[name]}
-            for line in recorded(world).fresh
+            for line in recorded(world, preset).fresh
             for features, name in [line["variant"].split(": ")]
             if features == kind and name in NAMES]
 

@@ -63,6 +63,7 @@ def project(tmp_path, monkeypatch):
         for name in [n for n in sys.modules if n.split(".")[0] == "house"]:
             monkeypatch.delitem(sys.modules, name)
         fingerprint._file.cache_clear()
+        fingerprint._cells.cache_clear()
         module = types.ModuleType("__main__")
         monkeypatch.setitem(sys.modules, "__main__", module)
         for i, source in enumerate(cells):
@@ -124,6 +125,13 @@ def test_a_change_of_what_trains_changes_it(project, change):
     {"cells": with_cell(0, "steps: int = 50  # training steps")}])
 def test_comments_neighbours_moves_and_parameters_do_not(project, change):
     assert project(**change) == project()
+
+
+def test_the_cells_are_read_once(project):
+    """Not for each name: that took most of a minute in every notebook."""
+    project()
+    assert fingerprint._cells.cache_info().misses == 1
+    assert fingerprint._cells.cache_info().hits > 1
 
 
 def test_a_function_needs_a_name(project):
