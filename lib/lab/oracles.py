@@ -349,8 +349,8 @@ def rivals(world: str, kind: str = "frames") -> list[dict]:
     """The recorded lines of a world's heads, to stand beside a paper's rows.
 
     Only those of today's code: a table does not tell them apart.
-    kind: of features, "frames", "clips" or "end to end" (crowd only). Each
-    line's row has one of NAMES.
+    kind: of features, "frames", "clips" or "end to end" (short worlds only).
+    Each line's row has one of NAMES.
     """
     preset = "end" if kind == "end to end" else "lab"
     return [line | {"variant": NAMES[name]}
@@ -363,8 +363,13 @@ def table(worlds: Iterable[str], kind: str = "frames") -> pd.DataFrame:
     """Accuracy in per cent of the plain mean, learned and true attention.
 
     One line a world, from recorded runs on features of `kind`: means with
-    95 % intervals. There are no true weights for "end to end".
+    95 % intervals. "end to end", which has no true weights, has a line for
+    each row, with the gain and what the weights look at.
     """
+    if kind == "end to end":
+        return pd.concat({world: tables.overview(
+            rivals(world, kind), NAMES.values(), ("top-1", "point", "when"),
+            "plain mean") for world in worlds})
     found = {}
     for world in worlds:
         runs = tables.values(rivals(world, kind), "top-1")

@@ -124,6 +124,7 @@ def main(arguments: list[str]) -> int:
         if failed := max(worker.wait() for worker in workers):
             return failed
     study, rows, _ = study_of(chosen.notebook, chosen.preset)
+    study.registry = None  # no checkpoints: two may train one teacher at once
     if chosen.part is not None:
         rows = rows[chosen.part::chosen.processes]
     rates = {}

@@ -148,6 +148,23 @@ def test_the_table_shows_what_is_recorded(monkeypatch):
     assert oracles.table(["stage"], "clips").loc["stage", "plain mean"] == "–"
 
 
+def test_the_table_of_networks_that_train_has_gains_and_maps(monkeypatch):
+    lines = [{"variant": f"end to end: {row}", "seed": seed, "stale": False,
+              "metrics": {"top-1": at + 0.01 * seed} | more}
+             for row, at, more in (("even, even", 0.5, {}),
+                                   ("learned, learned", 0.6, {"when": 0.9}))
+             for seed in range(5)]
+    monkeypatch.setattr(oracles, "recorded",
+                        lambda world, preset: tables.Records(lines, []))
+    found = oracles.table(["stage", "crowd"], "end to end")
+    assert found.index.tolist() == [
+        (world, row) for world in ("stage", "crowd")
+        for row in ("plain mean", "learned both")]
+    both = found.loc["stage", "learned both"]
+    assert both["gain over plain mean"] == "+10.0 ± 0.0"
+    assert both["when"] == "90.0 ± 0.0" and both["point"] == "–"
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_world_has_a_preset_with_every_row(world):
     found = oracles.recorded(world)
@@ -160,7 +177,9 @@ def test_a_world_has_a_preset_with_every_row(world):
         WORLDS[world].frames}
 
 
-def test_rows_end_to_end_have_a_preset_of_their_own():
-    found = oracles.recorded("crowd", "end")
+@pytest.mark.parametrize("world", ["alone", "crowd", "lights", "stage"])
+def test_rows_end_to_end_have_presets_of_their_own(world):
+    found = oracles.recorded(world, "end")
+    assert {head["dataset"] for head in found.lines} == {world}
     assert {head["variant"] for head in [*found.lines, *found.missing]} == {
         row for row in oracles.ROWS if "end to end" in row}

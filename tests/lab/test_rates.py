@@ -1,6 +1,7 @@
 """The search of a learning rate asks validation alone, and its neighbours."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -73,6 +74,28 @@ def test_the_best_rate_is_no_edge(study, tmp_path):
 
 def test_a_search_without_an_end_ends():
     assert rates.search(lambda rate: rate, 0.001) == 1.0
+
+
+def test_two_searches_may_train_one_teacher_at_once(tmp_path, monkeypatch):
+    """A checkpoint is locked, and the other search would end with an error."""
+    def train(run):
+        folders.append(run.folder)
+        if run.row == "taught":
+            run.of("teacher")
+        return torch.nn.Linear(1, 2), [{"score": 0.5}]
+
+    folders: list = []
+    given = {"dataset": "stage", "split": "1", "device": "cpu", "lr": 0.01,
+             "rates": {}, "results": str(tmp_path / "results.jsonl")}
+    taught = Study("03", {"teacher": {}, "taught": {"of": ["teacher"]}}, train,
+                   lambda run, videos: {}, scores, parameters=given,
+                   data=SimpleNamespace(test=[], classes=["a"], digest="data"))
+    monkeypatch.setattr(rates, "study_of",
+                        lambda *names: (taught, ["taught"], [0]))
+    monkeypatch.setattr(rates, "choose", partial(
+        rates.choose, file=tmp_path / "rates.jsonl"))
+    rates.main(["03", "--processes", "1", "--part", "0"])
+    assert len(folders) > 3 and {*folders} == {None}
 
 
 def test_rates_are_written_into_the_preset(tmp_path, monkeypatch):
