@@ -52,6 +52,13 @@ class Only(Dataset):
         return {key: sample[key] for key in (self.key, "label")}
 
 
+def videos(split, count, fields, dials=ALONE):
+    """New videos, or stacks of their flow, and labels, in memory."""
+    data = Puppets(split, count, seed=SEED, dials=dials)
+    return in_memory(Only(Thinned(data, dials.frames, fields), "motion")
+                     if fields else Only(data, "video"))
+
+
 def step(model, batch, key):
     """Cross entropy of the mean over four random frames of each video.
 
@@ -59,12 +66,17 @@ def step(model, batch, key):
     """
     x = batch[key]
     frames = torch.randint(x.shape[1], (4,)).sort().values
-    x = x[:, frames]
+    x = mirrored(x[:, frames], key)
+    return {"loss": F.cross_entropy(model(x).logits, batch["label"])}
+
+
+def mirrored(x, key):
+    """Videos, or their flow, as they are or from right to left, by chance."""
     if torch.rand(()) < 0.5:
         x = x.flip(-1)
         if key == "motion":
             x[:, :, 0::2] *= -1  # left is right now; `flip` made a copy
-    return {"loss": F.cross_entropy(model(x).logits, batch["label"])}
+    return x
 
 
 def accuracy(model, data, key="video"):
@@ -109,11 +121,8 @@ def main() -> None:
         choices=(0, pretrained.FLOW_CHANNELS // 2),
         help="flow fields in a stack; 0 trains on RGB (default)")
     chosen = parser.parse_args()
-    train, val = (in_memory(
-        Only(Thinned(data, ALONE.frames, chosen.flow), "motion")
-        if chosen.flow else Only(data, "video"))
-        for data in (Puppets("train", chosen.videos, seed=SEED),
-                     Puppets("val", 1000, seed=SEED)))
+    train, val = (videos(split, count, chosen.flow) for split, count in (
+        ("train", chosen.videos), ("val", 1000)))
     print(f"{len(train)} training videos, {len(val)} validation, {ALONE}")
     for name in chosen.names:
         best = pretrain(name, train, val, chosen.steps, chosen.flow)

@@ -7,7 +7,9 @@ with the code of COMMIT and with today's, on a CPU. Where every history, output
 and score has the same bits, a line of notebooks/results/same.jsonl says that
 runs of the one count as runs of the other, and which rows were compared. Else
 it names the first row that differs, writes no line for this notebook and ends
-with 1. What another device would show is not asked: there, runs of one code
+with 1. A row of which no run by that code is recorded may differ: none can
+count. Nor need a score be in both: a line never gets one that its run did not
+measure. What another device would show is not asked: there, runs of one code
 differ in their last bits too.
 """
 
@@ -52,8 +54,9 @@ def trained(notebook):
             scores = {name: float(value) for name, value in
                       study._scores(run).items()}
             # as texts, since no NaN equals another
-            found[row] = [repr([*map(dict, run.history)]), repr(scores),
-                          digest(run.outputs)]
+            found[row] = [repr([*map(dict, run.history)]),
+                          {name: repr(value) for name, value in
+                           scores.items()}, digest(run.outputs)]
         except (ValueError, KeyError, FileNotFoundError) as error:
             found[row] = f"{type(error).__name__}: {error}".replace(
                 os.getcwd(), "")
@@ -84,12 +87,32 @@ def run_in(folder, notebook):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(was, now, notebook):
-    """The line that may be written; SystemExit where a row differs."""
-    for row, own in now["rows"].items():
-        if was["rows"].get(row) != own:
+def counts(line, source):
+    """Whether a registry's line is of this code; its key is as in `Study`."""
+    text = json.dumps([line["variant"], line["seed"], line["params"], source],
+                      sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16] == line["key"]
+
+
+def alike(one, other):
+    """Whether two codes did the same with a row, in all that both measure."""
+    if not (type(one) is type(other) is list):
+        return one == other
+    shared = {*one[1]} & {*other[1]}
+    return one[::2] == other[::2] and bool(shared) and all(
+        one[1][name] == other[1][name] for name in shared)
+
+
+def compare(was, now, notebook, lines):
+    """The line that may be written; SystemExit if a recorded row differs."""
+    recorded = {line["variant"] for line in lines
+                if counts(line, was["source"])}
+    same = [row for row, own in now["rows"].items()
+            if alike(was["rows"].get(row), own)]
+    for row in now["rows"]:
+        if row not in same and row in recorded:
             raise SystemExit(f"{notebook}: {row} is not as it was")
-    good = [row for row, own in now["rows"].items() if type(own) is list]
+    good = [row for row in same if type(now["rows"][row]) is list]
     if not good:
         raise SystemExit(f"{notebook}: no row could be trained")
     return {"notebook": notebook, "was": was["source"], "now": now["source"],
@@ -107,6 +130,7 @@ def main(arguments):
         return
     from lib import ROOT
     from lib.lab.fingerprint import SAME
+    from lib.lab.registry import Registry
 
     with tempfile.TemporaryDirectory() as folder:
         old = Path(folder) / "old"
@@ -117,8 +141,10 @@ def main(arguments):
                         chosen.commit], cwd=ROOT, check=True, timeout=60)
         try:
             for notebook in chosen.notebooks or NOTEBOOKS:
-                line = compare(run_in(old, notebook),
-                               run_in(ROOT, notebook), notebook)
+                lines = Registry(f"notebooks/results/{notebook}.jsonl").lines()
+                line = compare(
+                    run_in(old, notebook), run_in(ROOT, notebook), notebook,
+                    lines)
                 if line["was"] != line["now"]:
                     with SAME.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lib import ROOT
 from lib.networks import bninception
 from lib.networks.pretrained import (
+    FLOW_STD,
     IMAGENET,
     load_weights,
     puppet_weights,
@@ -26,9 +27,6 @@ from lib.networks.pretrained import (
 SMALL = {"small_narrow": 12, "small": 24, "small_wide": 32}
 RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
 PUBLISHED = (*RESNETS, "vgg16", "googlenet")  # with ImageNet weights
-# Pixels per frame. DIS flow of 64-pixel puppets deviates by 0.56 over all
-# pixels and by 1.0 on the actor; kernels made for RGB expect about one.
-FLOW_STD = 0.5
 
 
 class FrameCNN(nn.Module):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lib.data.sampling import clips_of
 from lib.networks.pretrained import (
+    FLOW_STD,
     KINETICS,
     load_weights,
     puppet_weights,
@@ -170,16 +171,17 @@ class Residual(nn.Module):
         return torch.relu(self.conv2(self.conv1(x)) + self.downsample(x))
 
 
-def resnet3d(widths: tuple[int, int, int, int, int],
-             **statistics: tuple[float, float, float]) -> ClipCNN:
+def resnet3d(widths: tuple[int, int, int, int, int], inputs: int = 3,
+             **statistics: tuple[float, ...]) -> ClipCNN:
     """JSTA's ResNet3D (section 4.1, and its released layout).
 
     Stages conv1, conv2a, identity2b, ..., conv5a, identity5b, of `widths`
     conv1 to conv5. conv1 halves the frame, there is no pooling, and conv3a,
     conv4a and conv5a halve frame and time: 8 x 112 x 112 give conv3's map
-    4 x 28 x 28 and the last 1 x 7 x 7. `statistics`: `mean` and `std`.
+    4 x 28 x 28 and the last 1 x 7 x 7. `inputs`: 3 channels of RGB or 2 of
+    flow; `statistics`: their `mean` and `std`.
     """
-    conv1 = nn.Sequential(*conv_bn(3, widths[0], (3, 7, 7), (1, 2, 2)),
+    conv1 = nn.Sequential(*conv_bn(inputs, widths[0], (3, 7, 7), (1, 2, 2)),
                           nn.ReLU())
     stages, channels = OrderedDict(conv1=conv1), [widths[0]]
     for i, outputs in enumerate(widths[1:], 2):
@@ -231,6 +233,8 @@ def c3d(widths: tuple[int, int, int, int, int], units: int, side: int,
 MAKERS = {
     "resnet3d": lambda: resnet3d((64, 64, 128, 256, 512), **KINETICS),
     "resnet3d_small": lambda: resnet3d((8, 8, 16, 32, 64)),
+    "resnet3d_small_flow": lambda: resnet3d(
+        (8, 8, 16, 32, 64), 2, mean=(0.0, 0.0), std=(FLOW_STD, FLOW_STD)),
     "c3d": lambda: c3d((64, 128, 256, 512, 512), 4096, side=4),
     # one so small learns nothing with dropout
     "c3d_small": lambda: c3d((8, 16, 32, 64, 64), 128, side=2, dropout=0.0),
@@ -243,7 +247,8 @@ def clip_cnn(name: str = "resnet3d_small",
 
     Args:
         name: "resnet3d" and "c3d" have the published widths and are meant
-            for 112 pixels, "resnet3d_small" and "c3d_small" for 64.
+            for 112 pixels, "resnet3d_small" and "c3d_small" for 64;
+            "resnet3d_small_flow" sees flow, in pixels per frame.
         weights: None; "puppets" for the small ones, trained by
             data_scripts/pretrain_clip_backbone.py; "kinetics" for
             "resnet3d": torchvision's of r3d_18, downloaded.

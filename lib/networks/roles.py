@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from lib import ROOT
@@ -21,26 +20,9 @@ LENGTHS = {"c3d": 16, "p3d199": 16, "resnet152": 16}  # made for clips of 16
 # The last stage of the small networks that stays as it is, and how many
 # frames a step of its map stands for.
 FROZEN = {"base": ("identity4b", 4), "MARS": ("identity4b", 4),
-          "C3D": ("conv4", 8)}
+          "flow": ("identity4b", 4), "C3D": ("conv4", 8)}
 # What trains: the last stage, by the names that the networks have.
 LAST = re.compile(r"(stages\.)?(layer4|(conv|identity)5[ab]?|fc[67])")
-
-
-class FlowAsColours(nn.Module):
-    """A network for RGB on flow ``(N, L, 2, H, W)`` in pixels per frame.
-
-    x, y and speed come as red, green and blue: for a small network there are
-    no weights that know flow.
-    """
-
-    def __init__(self, cnn: nn.Module):
-        super().__init__()
-        self.cnn, self.channels = cnn, cnn.channels
-
-    def forward(self, motion: Tensor) -> Tensor:
-        speed = motion.norm(dim=2, keepdim=True)
-        colours = torch.cat((motion, speed), 2) / 8 + 0.5
-        return self.cnn(colours.clamp(0, 1))
 
 
 def network(role: str, backbone: str) -> str:
@@ -48,10 +30,8 @@ def network(role: str, backbone: str) -> str:
     small = backbone.endswith("_small")
     if small and role in ("P3D-199", "ResNet-152"):
         raise ValueError(f"{role} has no small form: use backbone=resnext101")
-    if small:
-        return "c3d_small" if role == "C3D" else backbone
-    return {"flow": f"{backbone}_flow", "C3D": "c3d", "P3D-199": "p3d199",
-            "ResNet-152": "resnet152"}.get(role, backbone)
+    return {"flow": f"{backbone}_flow", "C3D": "c3d_small" if small else "c3d",
+            "P3D-199": "p3d199", "ResNet-152": "resnet152"}.get(role, backbone)
 
 
 class Stream(NamedTuple):
@@ -59,7 +39,7 @@ class Stream(NamedTuple):
 
     net: nn.Module
     length: int
-    parts: list[str]  # names of its modules; none: all of it trains
+    parts: list[str]  # names of its modules
 
 
 def stream(role: str, backbone: str, weights: str = "none",
@@ -73,17 +53,15 @@ def stream(role: str, backbone: str, weights: str = "none",
     """
     name, files = network(role, backbone), files or {}
     start = None if weights == "none" else weights
-    if name.endswith("_small") or name == "resnet3d":
+    if name in cnn3d.MAKERS and name != "c3d":
         net = cnn3d.clip_cnn(name, start)
-        if role == "flow":
-            return Stream(FlowAsColours(net), window, [])
     else:
         net = released3d.pretrained3d(
             name, ROOT / files[role] if role in files else start)
-    if role == "flow":
-        # learned on frames whose shorter side is 256; a video of 4:3 is
-        # 3/4 of `size` high
-        net.std *= 0.75 * size / 256
+        if role == "flow":
+            # learned on frames whose shorter side is 256; a video of 4:3 is
+            # 3/4 of `size` high
+            net.std *= 0.75 * size / 256
     return Stream(net, LENGTHS.get(name, window),
                   [part for part, _ in net.named_modules()
                    if LAST.fullmatch(part)])

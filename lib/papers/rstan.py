@@ -374,7 +374,8 @@ class Control(RSTAN):
             name: maps[name][:, None] for name in self.told})
 
 
-CHANGES = ("x turned", "x swapped", "phi swapped", "where even", "when even")
+CHANGES = ("x reversed", "x of another", "Φ of another", "places even",
+           "moments even")
 
 
 @torch.inference_mode()
@@ -385,25 +386,25 @@ def altered(
 
     features: a batch of several videos, as `forward` reads them, on any
     device, also in float16. change: of CHANGES, or nothing. The vectors x_t
-    come in reverse order ("x turned"), or of another video ("x swapped"), or
-    the cubes do, which make Phi ("phi swapped"). Or the fused
-    scores are even over positions ("where even") or over frames ("when
-    even"): over those that a step attends to, with the sums that they had.
+    come in reverse order, or are those of the video before in the batch; or
+    the cubes are, which make Phi. Or the fused scores are even over positions,
+    or over frames: over those that a step attends to, with the sums that they
+    had.
     """
     if change and change not in CHANGES:
         raise ValueError(f"change={change!r}: one of {CHANGES}")
     device = next(model.parameters()).device
     features, maps = [x.to(device).float() for x in features], {}
     for i in range(2 * len(model.streams)):
-        if change == "x turned" and i % 2:
+        if change == "x reversed" and i % 2:
             features[i] = features[i].flip(1)
-        elif change == ("x swapped" if i % 2 else "phi swapped"):
+        elif change == ("x of another" if i % 2 else "Φ of another"):
             features[i] = features[i].roll(1, 0)
     if change.endswith("even"):
         own = model(*features)
         seen = (own.beta > 0).to(own.beta)
         maps = {"where": own.alpha.mean((3, 4), keepdim=True).expand_as(
-            own.alpha)} if change == "where even" else {
+            own.alpha)} if change == "places even" else {
                 "when": seen / seen.sum(2, keepdim=True)
                 * own.beta.sum(2, keepdim=True)}
     return model(*features, **maps)

@@ -167,16 +167,17 @@ def test_kinetics_weights_come_from_torchvision(monkeypatch, r3d_18):
     assert net.std.flatten().tolist() == pytest.approx(meta.std)
 
 
-@pytest.mark.parametrize("name", ["resnet3d_small", "c3d_small"])
+@pytest.mark.parametrize("name", [
+    "resnet3d_small", "c3d_small", "resnet3d_small_flow"])
 def test_puppet_weights_are_there_and_load(name):
     """Trained ones: unlike new ones, and told apart by their fingerprint."""
     new, net = bb.clip_cnn(name), bb.clip_cnn(name, "puppets")
     first = next(iter(net.stages["conv1"].parameters()))
     assert not torch.equal(first, next(iter(new.parameters())))
     assert_close(net.state_dict(), bb.clip_cnn(name, "puppets").state_dict())
-    assert len({pretrained.fingerprint("resnet3d_small", "puppets"),
-                pretrained.fingerprint("c3d_small", "puppets"),
-                pretrained.fingerprint(name, None)}) == 3
+    others = {pretrained.fingerprint(other, "puppets")
+              for other in bb.MAKERS if "small" in other}
+    assert len(others | {pretrained.fingerprint(name, None)}) == 4
 
 
 @pytest.mark.parametrize("name", ["resnet3d_small", "c3d_small"])

@@ -324,24 +324,24 @@ def test_altered_changes_the_one_thing(window):
     net, xs = model(window=window), features()
     own = net(*xs)
     assert torch.equal(rstan.altered(net, xs).logits, own.logits)
-    turned = rstan.altered(net, xs, "x turned")
+    turned = rstan.altered(net, xs, "x reversed")
     assert_close(turned.logits, net(
         xs[0], xs[1].flip(1), xs[2], xs[3].flip(1)).logits)
-    for name, ndim in (("x", 3), ("phi", 5)):
-        swapped = rstan.altered(net, xs, f"{name} swapped")
+    for name, ndim in (("x", 3), ("Φ", 5)):
+        swapped = rstan.altered(net, xs, f"{name} of another")
         mixed = [x.roll(1, 0) if x.ndim == ndim else x for x in xs]
         assert_close(swapped.logits, net(*mixed).logits)
-    even = rstan.altered(net, xs, "where even").alpha
+    even = rstan.altered(net, xs, "places even").alpha
     assert_close(even.sum((3, 4)), own.alpha.sum((3, 4)))
     assert_close(even, even.mean((3, 4), keepdim=True).expand_as(even))
-    even = rstan.altered(net, xs, "when even").beta
+    even = rstan.altered(net, xs, "moments even").beta
     assert_close(even.sum(2), own.beta.sum(2))
     for t in range(T):
         near = slice(t, t + window) if window else slice(None)
         assert_close(even[:, t, near], even[:, t, near].mean(
             1, keepdim=True).expand_as(even[:, t, near]))
     assert torch.equal(xs[1], features()[1])  # nothing was changed in place
-    refused("x turned", rstan.altered, net, xs, "where")
+    refused("x reversed", rstan.altered, net, xs, "where")
 
 
 def control(**options):
