@@ -54,16 +54,20 @@ def recorded(notebook: str) -> list[dict]:
 
 
 def result(notebook: str) -> str:
-    """World, plain mean, without and with attention, oracle: five cells."""
+    """World, plain mean, without and with attention, gain, oracle: cells."""
     without, with_it, kind = ROWS[notebook]
     world = chosen(notebook)["dataset"]
     runs = tables.values(
         recorded(notebook) + oracles.rivals(world, kind), "top-1")
     rows = ("plain mean", without, with_it,
             ORACLE.get(world.removesuffix("_long"), "true both"))
-    return " | ".join([f"*{world}*", *(
+    cells = [f"*{world}*", *(
         tables.percent([*runs[row].values()]) if row in runs else "not yet"
-        for row in rows)])
+        for row in rows)]
+    gain = tables.mean(tables.gains(runs, with_it, without))
+    cells.insert(4, "not yet" if "not yet" in cells[2:4] else tables.as_text(
+        *(100 * part for part in gain), "+.1f"))
+    return " | ".join(cells)
 
 
 def render(text: str) -> str:

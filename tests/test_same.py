@@ -5,7 +5,6 @@ import same
 
 from lib.lab.study import Study
 
-
 ROW = ["[1.0]", {"top-1": "0.5"}, "x"]
 
 
