@@ -9,7 +9,6 @@ import pytest
 import torch
 from machine import DEVICE, measure, peak, train_step
 
-from lib.networks import cnn2d
 from lib.papers import rstan
 from lib.scores import metrics
 
@@ -36,18 +35,17 @@ class Literal(rstan.RSTAN):
 FORMS = {"lib": rstan.RSTAN, "literal": Literal}
 
 
-def network(form="lib", channels=64, units=64, streams=1, hidden=64):
+def network(form="lib", channels=64, units=64, hidden=64):
     torch.manual_seed(0)
-    return FORMS[form](
-        (channels,) * streams, (channels,) * streams, 14, hidden=hidden,
-        units=units).to(DEVICE)
+    return FORMS[form]([channels], [channels], 14, hidden=hidden,
+                       units=units).to(DEVICE)
 
 
-def features(batch, steps, side, channels, streams=1):
+def features(batch, steps, side, channels):
     generator = torch.Generator().manual_seed(0)
     shapes = [(batch, steps, channels, side, side), (batch, steps, channels)]
     return [torch.rand(*shape, generator=generator).to(DEVICE)
-            for shape in shapes * streams]
+            for shape in shapes]
 
 
 def at_paper_size(form):
@@ -90,22 +88,3 @@ def test_compiled(benchmark, compiled):
         net.attend = torch.compile(net.attend)
     with torch.inference_mode():
         measure(benchmark, net, *xs)
-
-
-@pytest.mark.parametrize("part", ["backbones", "baseline", "attention"])
-@pytest.mark.benchmark(group="one batch of two-stream videos, forward")
-def test_cost_beside_the_backbones(benchmark, part):
-    video, motion = (torch.rand(8, 8, channels, 64, 64, device=DEVICE)
-                     for channels in (3, 4))
-    rgb, flow = (
-        cnn2d.frame_cnn("small", channels=channels).eval().to(DEVICE)
-        for channels in (3, 4))
-    xs = features(8, 8, 8, 64, streams=2)
-    attention = network(streams=2)
-    baseline = rstan.RSTAN(
-        (64, 64), (64, 64), 14, hidden=64, attention=False).to(DEVICE)
-    parts = {
-        "backbones": lambda: (rgb(video), flow(motion)),
-        "baseline": lambda: baseline(*xs), "attention": lambda: attention(*xs)}
-    with torch.inference_mode():
-        measure(benchmark, parts[part])

@@ -1,4 +1,4 @@
-"""What the work taken out of the loop saves, and what attention costs."""
+"""What the work taken out of the loop saves."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from einops import einsum
 from machine import DEVICE, measure
 from torch.nn import functional as F
 
-from lib.networks import cnn2d
 from lib.papers import where_and_when as ww
 
 C, D, CLASSES = 64, 24, 14
@@ -61,18 +60,3 @@ def test_loop(benchmark, form):
             forms["lib"](x.double()), forms["literal"](x.double()))
     net.float()
     measure(benchmark, train_step, net, forms[form], x)
-
-
-@pytest.mark.parametrize("part", ["backbone", "average", "full"])
-@pytest.mark.benchmark(group="one batch of videos, forward")
-def test_cost_beside_the_backbone(benchmark, part):
-    video = torch.rand(8, 8, 3, 64, 64, device=DEVICE)
-    cnn = cnn2d.frame_cnn("small").eval().to(DEVICE)
-    with torch.inference_mode():
-        x = cnn(video)
-        parts = {
-            "backbone": lambda: cnn(video), "average": lambda: average(x),
-            "full": lambda: full(x)}
-        average = cnn2d.FrameAverage(C, CLASSES).to(DEVICE)
-        full = network()
-        measure(benchmark, parts[part])

@@ -26,8 +26,7 @@ def test_a_stream_says_what_it_sees_and_what_trains(role):
     net, length, parts = roles.stream(role, "resnet3d_small", window=32)
     assert length == 32 and parts
     assert {*parts} <= {name for name, _ in net.named_modules()}
-    channels = 2 if role == "flow" else 3
-    maps = net.eval()(torch.rand(1, 8, channels, 64, 64))
+    maps = net.eval()(torch.rand(1, 8, 2 if role == "flow" else 3, 64, 64))
     assert maps.shape[2] == net.channels
 
 
