@@ -63,8 +63,7 @@ def table(lines: list[dict], rounds: list[str]) -> str:
     """Videos that are right: rows by rounds, and all together."""
     said = []
     for row in dict.fromkeys(line["variant"] for line in lines):
-        own = {line["split"]: line for line in lines
-               if line["variant"] == row}
+        own = {line["split"]: line for line in lines if line["variant"] == row}
         right = n = 0
         for split in rounds:
             if line := own.get(split):

@@ -29,8 +29,7 @@ ROWS = {"01": ("joint LSTMs", "full", "frames"),
         "04": ("baseline", "TAM-TS(9, 1)", "frames"),
         "05": ("frozen: plain", "frozen: STA", "clips")}
 PRESETS = {"04": "lab_lights"}  # of the others: lab
-ORACLE = {"crowd": "true where", "lights": "true when",
-          "stage": "true both"}
+ORACLE = {"crowd": "true where", "lights": "true when", "stage": "true both"}
 
 
 def chosen(notebook: str) -> dict:

@@ -62,11 +62,13 @@ def reached(functions: Iterable[Callable]) -> dict[str, list[str]]:
         if place in seen:
             continue
         seen.add(place)
-        for node in _module(place.module).defined[place.name]:
-            names = _Names(place.module, node)
-            text = json.dumps(plain(names.visit(names.copy)))
-            found.setdefault(place.name, set()).add(
-                hashlib.sha256(text.encode()).hexdigest()[:16])
+        module = _module(place.module)
+        if place.name not in module.read:
+            module.read[place.name] = [
+                _Names(place.module, node)
+                for node in module.defined[place.name]]
+        for names in module.read[place.name]:
+            found.setdefault(place.name, set()).add(names.digest)
             ahead += names.places
     return {name: sorted(digests) for name, digests in sorted(found.items())}
 
@@ -85,6 +87,7 @@ class _Module(NamedTuple):
 
     defined: dict[str, list[ast.stmt]]
     imported: dict[str, Place]
+    read: dict[str, list["_Names"]]  # what was followed once
     parameters: frozenset[str] = frozenset()
 
 
@@ -142,7 +145,7 @@ def _read(trees: Iterable[ast.Module]) -> _Module:
                 defined[name] = [node]
             else:  # `kept[key] = ...` adds to what made `kept`
                 defined.setdefault(name, []).append(node)
-    return _Module(defined, imported)
+    return _Module(defined, imported, {})
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, Place]]:
@@ -198,15 +201,17 @@ class _Names(ast.NodeTransformer):
 
     def __init__(self, module: str, node: ast.stmt):
         self.places: list[Place] = []
-        self.copy = ast.parse(ast.unparse(node)).body[0]
-        self.module = _module(module)
+        text = ast.unparse(node)
         self.scope = module
         self.local = dict(pair for part in ast.walk(node)
                           for pair in _imports(part))
-        table = symtable.symtable(ast.unparse(node), "", "exec")
+        table = symtable.symtable(text, "", "exec")
         self.free = set(_free(table)) | set(self.local)
         if module == "__main__":  # its cells share the names of all others
             self.free &= set(_read_in(node))
+        copy = plain(self.visit(ast.parse(text).body[0]))
+        self.digest = hashlib.sha256(
+            json.dumps(copy).encode()).hexdigest()[:16]
 
     def visit_Import(self, node):
         return None if all(_ours(a.name) for a in node.names) else node

@@ -108,8 +108,7 @@ class Pooled(nn.Module):
         if self.when is not None:
             self.when.measure(steps.flatten(0, 1))
         if self.where is not None:
-            self.where.measure(rearrange(
-                cube, "n t c h w -> (n t h w) c"))
+            self.where.measure(rearrange(cube, "n t c h w -> (n t h w) c"))
 
     def forward(self, cube: Tensor, where: Tensor, when: Tensor,
                 spans: Tensor) -> PooledOutput:

@@ -85,8 +85,7 @@ def _tried(study: Study, row: str, head: dict,
     rate, though it may have a score.
     """
     start = time.monotonic()
-    model, history = study._train(
-        Run(row, SEED, study.rows[row], None, study))
+    model, history = study._train(Run(row, SEED, study.rows[row], None, study))
     found = [one["score"] for one in history if "score" in one]
     if model is None or not found:
         return None

@@ -56,8 +56,7 @@ def study_of(notebook: str, preset: str):
                                  source.splitlines(keepends=True), file)
         for statement in ast.parse(source).body:
             with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(ast.Module([statement], []), file, "exec"),
-                     names)
+                exec(compile(ast.Module([statement], []), file, "exec"), names)
             if "study" in names:  # what follows would train
                 return names["study"], chosen["variants"], chosen["seeds"]
         if "parameters" in cell["metadata"].get("tags", ()):
@@ -68,8 +67,7 @@ def study_of(notebook: str, preset: str):
 def left_of(study, rows, seeds) -> list[dict]:
     """Heads of the runs that have no line of today's code and data."""
     heads = [study.head(row, seed) for seed in seeds for row in rows]
-    done = {(line["key"], line.get("data"))
-            for line in study.registry.lines()}
+    done = {(line["key"], line.get("data")) for line in study.registry.lines()}
     return [head for head in heads
             if (head["key"], study.data.digest) not in done]
 

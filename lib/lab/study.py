@@ -185,8 +185,7 @@ class Study:
         if self._start:
             params["start"] = self._start(row, settings)
         try:
-            text = json.dumps([row, seed, params, self.source],
-                              sort_keys=True)
+            text = json.dumps([row, seed, params, self.source], sort_keys=True)
         except TypeError as error:
             raise TypeError(f"the options of {row!r} must be numbers, texts, "
                             f"lists and dicts: {error}") from error

@@ -8,10 +8,12 @@ An interval needs five seeds; a verdict needs an interval.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from lib import ROOT
 
@@ -122,9 +124,7 @@ def paper(name: str, table: str) -> pd.DataFrame:
 
     Values are floats, or "not given" or "damaged" as text.
     """
-    import yaml
-
-    entries = yaml.safe_load((ROOT / PAPERS).read_text(encoding="utf-8"))
+    entries = _parsed((ROOT / PAPERS).read_text(encoding="utf-8"))
     chosen = [e for e in entries
               if (e["paper"], e["table"]) == (name, str(table))]
     if not chosen:
@@ -136,6 +136,11 @@ def paper(name: str, table: str) -> pd.DataFrame:
     for e in chosen:
         frame.loc[e["row"], e["column"]] = e["value"]
     return frame
+
+
+@lru_cache(1)  # it takes a quarter of a second
+def _parsed(text: str) -> list[dict]:
+    return yaml.safe_load(text)
 
 
 def against(lines: Iterable[Mapping], table: pd.DataFrame, column: str,
@@ -230,8 +235,7 @@ def overview(lines: Iterable[Mapping], rows: Iterable[str],
     for row in rows:
         if not any(row in own for own in runs.values()):
             continue
-        found[row] = {"n": max(len(own.get(row, ())) for own in
-                               runs.values())}
+        found[row] = {"n": max(len(own.get(row, ())) for own in runs.values())}
         for metric in metrics:
             own = [*runs[metric].get(row, {}).values()]
             found[row][metric] = as_text(*_percent(mean(own)), ".1f")

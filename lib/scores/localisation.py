@@ -435,8 +435,7 @@ def segment_scores(outputs: Mapping[str, Tensor],
     when = outputs["when"]
     probability, label = outputs["logits"].softmax(1).max(1)
     draw = torch.Generator().manual_seed(0)
-    true = list(zip(truth["segments"], outputs["label"].tolist(),
-                    strict=True))
+    true = list(zip(truth["segments"], outputs["label"].tolist(), strict=True))
     found: dict[str, list[Tensor]] = {
         "segment": [], "released segment": [], "predict all": [],
         "random segment": []}
@@ -446,8 +445,7 @@ def segment_scores(outputs: Mapping[str, Tensor],
                              ("released", "released segment")):
             found[name] += segments_from_weights(
                 weights[None], float(rate), recipe=recipe)
-        found["predict all"].append(
-            torch.cat((predict_all(length), one), 1))
+        found["predict all"].append(torch.cat((predict_all(length), one), 1))
         found["random segment"].append(torch.cat(
             (random_segments(1, length, generator=draw), one), 1))
     return {

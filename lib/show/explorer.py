@@ -123,8 +123,7 @@ class Explorer(_Viewer):
         t, sample = self.frame.value, self._sample
         frames = self._heat if self.where.value else sample["video"]
         lanes = [72] * self.when.value + [20] * ("relevant" in sample)
-        notes = layout.verdict(sample["label"], self._predicted,
-                               self._classes)
+        notes = layout.verdict(sample["label"], self._predicted, self._classes)
         for name, shown in (("where", self.where), ("when", self.when)):
             if shown.value:
                 notes += layout.even(name, getattr(self, f"_{name}"))

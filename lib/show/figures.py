@@ -420,8 +420,7 @@ def scatter(
     figure, axes = layout.plot(
         1.2 + 3.4 * len(parts), 3.1, title, ncols=len(parts), sharey=True,
         squeeze=False)
-    every = [*dict.fromkeys(name for part in parts.values()
-                            for name in part)]
+    every = [*dict.fromkeys(name for part in parts.values() for name in part)]
     for ax, (part, groups) in zip(axes[0], parts.items(), strict=True):
         for name, points in groups.items():
             place = every.index(name)

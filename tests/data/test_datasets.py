@@ -412,8 +412,7 @@ def test_identity_tells_what_a_sample_depends_on(tmp_path):
         datasets.Videos([record(path)], classes=["x"], **options).identity(0)
         for options in ({}, {"frames": 8}, {"size": 32}, {"fields": 1})]
     video_files.write(path, video_files.noisy(11))
-    names.append(
-        datasets.Videos([record(path)], classes=["x"]).identity(0))
+    names.append(datasets.Videos([record(path)], classes=["x"]).identity(0))
     drawn = {"n_train": 1, "n_val": 1, "n_test": 3}
     for options in ({}, {"frames": 8}, {"size": 32}, {"fields": 1},
                     {"seed": 1}, {"classes": ["walk"]}):

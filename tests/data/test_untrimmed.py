@@ -128,13 +128,11 @@ def test_thumos14_in_buffers(thumos):
     assert (middle - (20 + (shown * 25).floor())).abs().max() < 6
     again = splits.test[3]  # from the cache
     assert torch.equal(again["video"], sample["video"])
-    refused("splits", untrimmed.load, "thumos14", data_root=thumos,
-            split="2")
+    refused("splits", untrimmed.load, "thumos14", data_root=thumos, split="2")
 
 
 def test_only_some_data_sets_tell_when():
-    refused("only thumos14 and the built-in worlds", untrimmed.load,
-            "ucf101")
+    refused("only thumos14 and the built-in worlds", untrimmed.load, "ucf101")
 
 
 def test_official_annotations_and_the_ignore_rules():

@@ -173,8 +173,7 @@ def test_errors_say_the_mend(tmp_path, capsys):
 
 def test_counts_that_differ_are_said(tmp_path, capsys):
     given, root = packed(tmp_path / "given"), tmp_path / "root"
-    own = recipe(counts=lambda *_: [
-        Count("videos", 2, 3), Count("notes", 5)])
+    own = recipe(counts=lambda *_: [Count("videos", 2, 3), Count("notes", 5)])
     assert prepare.main("x", own, ["--root", str(root), "--from",
                                    str(given)]) == 1
     said = capsys.readouterr().out

@@ -11,8 +11,7 @@ from lib.lab import detectors, training
 from lib.papers import detection
 from lib.scores.detections import map_scores
 
-ACTIONS = [torch.tensor([[1.0, 3.0], [7.0, 9.0]]),
-           torch.tensor([[6.0, 8.0]])]
+ACTIONS = [torch.tensor([[1.0, 3.0], [7.0, 9.0]]), torch.tensor([[6.0, 8.0]])]
 LABELS = [torch.tensor([1, 0]), torch.tensor([0])]
 VIDEOS = [Annotated(name, ends, labels, torch.empty(0, 2)) for
           name, ends, labels in zip("ab", ACTIONS, LABELS, strict=True)]

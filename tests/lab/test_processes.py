@@ -77,8 +77,7 @@ def test_processes_train_as_one_and_another_number_goes_on(tmp_path):
     assert told[0]["counted"] == 2 and len(told[0]["one"]) == 1
     for ours, one in zip(told[0]["history"], alone["history"], strict=True):
         assert {*ours} == {*one}
-        assert list(ours.values()) == pytest.approx([*one.values()],
-                                                    abs=1e-5)
+        assert list(ours.values()) == pytest.approx([*one.values()], abs=1e-5)
     assert told[0]["label"] == alone["label"]
     assert torch.allclose(torch.tensor(told[0]["logits"]),
                           torch.tensor(alone["logits"]), atol=1e-5)

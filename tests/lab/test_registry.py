@@ -15,11 +15,13 @@ from checks import refused
 from lib import ROOT
 from lib.lab import registry
 from lib.lab.registry import FIELDS, Registry
+from lib.papers import rstan, sta_networks
 
 WRITER = """
 import sys, time
 from pathlib import Path
 from lib.lab.registry import FIELDS, Registry
+from lib.papers import rstan, sta_networks
 path, name, count = sys.argv[1:]
 registry = Registry(path)
 Path(path + name).touch()
@@ -178,3 +180,13 @@ def test_the_commit_and_whether_the_code_differs_from_it(
     assert registry.commit()["dirty"] is True
     monkeypatch.setenv("PATH", "")
     assert registry.commit() == {"commit": None, "dirty": None}
+
+
+def test_accuracies_are_of_all_test_videos():
+    """A share of every seventh video, of two classes of 14, is no whole."""
+    changed = {"even", *rstan.CHANGES, *sta_networks.CHANGES}
+    for number in ("00", "01", "02", "03", "04", "05", "06"):
+        for line in Registry(f"notebooks/results/{number}.jsonl").lines():
+            for name in changed & line["metrics"].keys():
+                right = line["metrics"][name] * line["n_test"]
+                assert abs(right - round(right)) < 0.01, (number, name)

@@ -120,8 +120,7 @@ def test_lengths_fit_actions_of_half_to_twice():
                (torch.tensor([[5.0, 12]]), torch.tensor([1]))]
     found = detection.length_prior(actions, 3, (16, 32))
     # of class 0 one fits 16 and both fit 32; of class 1 neither; none of 2
-    assert_close(found, torch.tensor([[1 / 3, 2 / 3], [0.5, 0.5],
-                                      [0.5, 0.5]]))
+    assert_close(found, torch.tensor([[1 / 3, 2 / 3], [0.5, 0.5], [0.5, 0.5]]))
 
 
 def test_windows_are_read_as_released():

@@ -159,8 +159,7 @@ def test_given_maps_take_the_place_of_the_scores(options):
     if options.get("fusion") != "none":  # where the streams' maps differ
         told = net(*xs, where=free.alpha, when=free.beta)
         assert_close(told.logits, free.logits)
-    place, moment = (torch.rand(B, 1, T, *more)
-                     for more in ((S, S), ()))
+    place, moment = (torch.rand(B, 1, T, *more) for more in ((S, S), ()))
     told = net(*xs, where=place, when=moment)
     if net.window is None:
         assert_close(told.alpha, place.expand(-1, T, -1, -1, -1))

@@ -174,8 +174,7 @@ def slow_in_order(net, x):
         hidden = o.sigmoid() * cell.tanh()
         pooled.append(hidden.mean((2, 3)))
     w = torch.cat([net.attention(state) for state in pooled], 1).softmax(1)
-    return net.classify(sum(
-        w[:, t, None] * pooled[t] for t in range(N))), w
+    return net.classify(sum(w[:, t, None] * pooled[t] for t in range(N))), w
 
 
 def test_in_order_is_the_released_main_script():

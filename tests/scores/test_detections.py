@@ -22,8 +22,7 @@ def test_a_perfect_detector_scores_100():
     assert {*detection.map_scores(PERFECT, VIDEOS)} == {
         f"mAP@{a}" for a in detection.ALPHAS}
     assert detection.recall([v.segments for v in VIDEOS], VIDEOS) == 1
-    assert detection.recall([v.segments[:1] for v in VIDEOS],
-                            VIDEOS) == 2 / 3
+    assert detection.recall([v.segments[:1] for v in VIDEOS], VIDEOS) == 2 / 3
 
 
 def test_a_wrong_class_a_bad_fit_and_a_second_find_are_misses():

@@ -341,8 +341,7 @@ def test_fuse_is_the_mean_of_probabilities():
             for k in range(3):
                 slow[n, k] += weight * shares[k] / sum(shares) / 8
     assert torch.allclose(metrics.fuse(logits, (1, 2, 5)), slow, atol=1e-6)
-    assert torch.allclose(
-        metrics.fuse(logits), metrics.fuse(logits, [7] * 3))
+    assert torch.allclose(metrics.fuse(logits), metrics.fuse(logits, [7] * 3))
     # a probability goes in as its logarithm
     shares = torch.eye(3)[[0, 1, 2, 0, 1]]
     assert torch.allclose(metrics.fuse([logits[0], shares.log()]),

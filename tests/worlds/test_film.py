@@ -152,8 +152,7 @@ def test_boxes_are_the_tightest():
     for sample in Puppets("train", 28):
         for mask, box in zip(sample["mask"], sample["boxes"], strict=True):
             y, x = torch.nonzero(mask, as_tuple=True)
-            assert box.tolist() == [
-                x.min(), y.min(), x.max() + 1, y.max() + 1]
+            assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
 def test_mask_is_what_differs_when_the_actor_is_recoloured(monkeypatch):

@@ -116,8 +116,7 @@ def test_written_files_are_the_videos(tmp_path):
     """Mean error under 6 grey levels: the codec halves the resolution of
     colours, which costs about 4 at 64 px."""
     counts = writer.main(tmp_path, n_train=28, n_test=14)
-    assert counts == {
-        "classes": 14, "train": 28, "test": 14, "written": 42}
+    assert counts == {"classes": 14, "train": 28, "test": 14, "written": 42}
     data = Puppets("train", 28)
     for i in (0, 13, 27):
         name = data.name(i)
