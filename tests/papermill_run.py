@@ -122,6 +122,7 @@ def check_tables(number: str, folder: Path, more: str = "") -> None:
     titles = [c.source for c in notebook.cells]
     first, last = (next(i for i, s in enumerate(titles) if word in s)
                    for word in ("## The paper's tables", "## Why"))
+    # a count of operations reads no registry, and takes seconds
     sources = [c.source for c in notebook.cells[first:last]
                if c.cell_type == "code" and "flops" not in c.source]
     notebook.cells.append(nbformat.v4.new_code_cell(
